@@ -1,0 +1,3 @@
+"""robustgate: a pytest gate for the robustness of compressed vision models."""
+
+__version__ = "0.1.0"
