@@ -1,9 +1,12 @@
-"""Values that cross processes and fill reports: frozen, of the standard library, and they survive JSON."""
+"""Values that cross processes and fill reports: frozen, of the standard library, and they survive JSON.
+
+The dataclasses below `Results` are the layout of results.json, key by key.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
@@ -12,6 +15,7 @@ Verdict = Literal["pass", "fail", "undecided", "incomplete", "waived", "error"]
 
 REFERENCE = "none"
 CONTROL = "control"
+RESULTS_SCHEMA = "robustgate/results/1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,33 +33,33 @@ class Variant:
 
     @property
     def fields(self) -> dict[str, str]:
-        """What a rule's `where` may name."""
+        """What a `where` may name."""
         return {"model": self.model, "source": self.source, "compression": self.compression}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shift:
-    """What is done to the input distribution."""
+    """What is done to the input distribution. `detail` is for the reader: ``linf, eps 0.004, 40 steps``."""
 
     kind: ShiftKind
     name: str
-    source: str
     target: str | None = None
     corruption: str | None = None
     severity: int | None = None
     attack: str | None = None
     norm: str | None = None
     eps: float | None = None
+    detail: str | None = None
 
     @property
     def phrase(self) -> str:
-        """How a sentence names it: ``under pgd (linf, eps 0.004)``."""
+        """How a sentence names it: ``under pgd (linf, eps 0.004, 40 steps)``."""
         if self.kind == "domain_shift":
             return f"on {self.target}"
         if self.kind == "corruption":
             return f"under {self.corruption}, severity {self.severity}"
         if self.kind == "adversarial":
-            return f"under {self.attack} ({self.norm}, eps {self.eps:g})"
+            return f"under {self.attack} ({self.detail})"
         return "on clean images"
 
 
@@ -68,7 +72,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """Unique in a run: ``resnet18-fp60-amazon-pgd``, ``resnet18-fp60-amazon_to_webcam``."""
+        """As in test ids: ``resnet18-fp60-amazon-pgd``, ``resnet18-fp60-amazon_to_webcam``."""
         if self.shift.kind == "clean":
             return self.variant.name
         if self.shift.kind == "domain_shift":
@@ -77,7 +81,7 @@ class Case:
 
     @property
     def fields(self) -> dict[str, str]:
-        """What a rule's `where` may name; a field that a case does not have is left out, so it never matches."""
+        """What a `where` may name; a field that a case does not have is left out, so no pattern matches it."""
         shift = self.shift
         optional = {
             "target": shift.target,
@@ -89,14 +93,13 @@ class Case:
         return {
             "name": self.name,
             "kind": shift.kind,
-            "shift": shift.name,
             **self.variant.fields,
             **{key: str(value) for key, value in optional.items() if value is not None},
         }
 
 
 WHERE_VARIANT = ("model", "source", "compression")
-WHERE_CASE = ("name", "kind", "shift", *WHERE_VARIANT, "target", "corruption", "severity", "attack", "norm")
+WHERE_CASE = ("name", "kind", *WHERE_VARIANT, "target", "corruption", "severity", "attack", "norm")
 
 
 def matches(where: Mapping[str, str], fields: Mapping[str, str]) -> bool:
@@ -106,29 +109,48 @@ def matches(where: Mapping[str, str], fields: Mapping[str, str]) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One rule applied to one case or variant. Fractions in [0, 1] for accuracies, bytes for sizes."""
+    """One rule applied to one case or variant.
+
+    Accuracies and drops are fractions in [0, 1], sizes are bytes. `low` and `high` are the interval at the policy's
+    confidence; for a figure that is known exactly they equal `value`.
+    """
 
     rule: str
     subject: str
     metric: str
-    verdict: Verdict
+    limit_kind: Literal["min", "max", "max_drop"]
+    limit: float
     value: float
     low: float
     high: float
-    limit: float
-    limit_kind: Literal["min", "max", "max_drop"]
+    verdict: Verdict
     against: str | None = None
     waiver: str | None = None
-    message: str = ""
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassAccuracy:
+    """Accuracy of one class, under the reference and under the variant, on the same samples."""
+
+    name: str
+    n: int
+    reference: float
+    value: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaseResult:
-    """A case, measured and judged: the row of results.json."""
+    """A case, measured and judged. A case that was not measured has no `value` and says why in `message`."""
 
-    case: Case
+    name: str
+    model: str
+    source: str
+    compression: str
+    shift: Shift
     metric: str
     verdict: Verdict
+    selected: bool = True
     value: float | None = None
     low: float | None = None
     high: float | None = None
@@ -140,16 +162,82 @@ class CaseResult:
     drop_low: float | None = None
     drop_high: float | None = None
     findings: tuple[Finding, ...] = ()
-    most_lost: tuple[tuple[str, float, float], ...] = ()
-    details: Mapping[str, Any] | None = None
+    most_lost: tuple[ClassAccuracy, ...] = ()
+    details: dict[str, Any] = field(default_factory=dict)
+    measurement: str | None = None
     message: str = ""
+    reproduce: str = ""
     seconds: float = 0.0
     cached: bool = False
 
 
-SEVERITY_OF_VERDICTS: tuple[Verdict, ...] = ("pass", "waived", "undecided", "incomplete", "fail", "error")
+@dataclass(frozen=True, kw_only=True)
+class VariantRecord:
+    """What is known of an artifact. `size_bytes` is the artifact's; None means not measured."""
+
+    name: str
+    model: str
+    source: str
+    compression: str
+    format: Literal["torch", "onnx"]
+    artifact_sha256: str
+    parameters: int
+    nonzero_parameters: int
+    size_bytes: int
+    deflated_bytes: int
+    macs: int | None = None
+    latency_ms: float | None = None
+    seconds_to_build: float
 
 
-def worst(verdicts: list[Verdict]) -> Verdict:
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """The run as a whole. `complete` says that every planned case was selected and measured."""
+
+    id: str
+    started: str
+    seconds: float
+    seed: int
+    device: str
+    policy: str
+    confidence: float
+    versions: dict[str, str]
+    config: str
+    config_sha256: str
+    planned: int
+    selected: int
+    measured: int
+    complete: bool
+    verdict: Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaiverRecord:
+    """A waiver of the policy, and how many findings it covers in this run."""
+
+    where: dict[str, str]
+    until: str
+    reason: str
+    expired: bool
+    findings: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """A results.json."""
+
+    schema: str = RESULTS_SCHEMA
+    run: RunRecord
+    variants: tuple[VariantRecord, ...]
+    cases: tuple[CaseResult, ...]
+    findings: tuple[Finding, ...]
+    waivers: tuple[WaiverRecord, ...] = ()
+
+
+# From best to worst.
+VERDICTS: tuple[Verdict, ...] = ("pass", "waived", "undecided", "incomplete", "fail", "error")
+
+
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
     """Return the worst verdict; of none at all, ``incomplete``: nothing measured is never green."""
-    return max(verdicts, key=SEVERITY_OF_VERDICTS.index, default="incomplete")
+    return max(verdicts, key=VERDICTS.index, default="incomplete")
