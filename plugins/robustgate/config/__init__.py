@@ -1,0 +1,28 @@
+"""robustgate.toml into frozen values."""
+
+from robustgate.config.load import find, load
+from robustgate.config.values import (
+    CaseRule,
+    Configuration,
+    Gate,
+    Model,
+    Normalize,
+    Policy,
+    RunRule,
+    Step,
+    Waiver,
+)
+
+__all__ = [
+    "CaseRule",
+    "Configuration",
+    "Gate",
+    "Model",
+    "Normalize",
+    "Policy",
+    "RunRule",
+    "Step",
+    "Waiver",
+    "find",
+    "load",
+]

@@ -9,7 +9,7 @@ Images are float32 tensors (N, 3, H, W), RGB, in [0, 1]. Normalisation is part o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
     from torch import Tensor, nn
+
+    from robustgate.core.budget import Norm
+    from robustgate.core.records import VariantRecord
 
 Split = Literal["train", "calibration", "test", "whole"]
 
@@ -96,7 +99,7 @@ class Attack(Protocol):
     needs_gradient: ClassVar[bool]
 
     @property
-    def norm(self) -> Literal["linf", "l2"]:
+    def norm(self) -> Norm:
         """The norm that bounds the perturbation."""
 
     @property
@@ -127,6 +130,10 @@ class Architecture:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     edits: tuple[Edit, ...] = ()
+
+    def edited(self, edit: Edit) -> Architecture:
+        """Return this architecture with one more edit."""
+        return replace(self, edits=(*self.edits, edit))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +189,12 @@ class Compression(Protocol):
     def apply(self, network: Network, workshop: Workshop) -> Network | OnnxFile:
         """Return the compressed network or file; `network` itself is left as it was. Raises CompressionError."""
 
-    def redo(self, module: nn.Module, edit: Edit, example: Tensor) -> nn.Module:
+
+class Restructuring(Compression, Protocol):
+    """A compression that leaves edits in the architecture, and can make them again."""
+
+    @staticmethod
+    def redo(module: nn.Module, edit: Edit, example: Tensor) -> nn.Module:
         """Repeat on a freshly built module the structural change that `edit` describes."""
 
 
@@ -199,3 +211,20 @@ class Recipe(Protocol):
         objective: Objective | None = None,
     ) -> None:
         """Train `module` in place; it is in eval mode afterwards. Touches no global random stream."""
+
+
+class VariantRule(Protocol):
+    """A component of rules/: a limit on one figure of a variant."""
+
+    metric: ClassVar[str]
+    limit_kind: ClassVar[Literal["min", "max"]]
+
+    @property
+    def limit(self) -> float:
+        """The limit, in the figure's own unit."""
+
+    def value(self, record: VariantRecord) -> float:
+        """Return the variant's figure."""
+
+    def show(self, value: float) -> str:
+        """Return the figure as a person reads it: ``2.9 MB``."""

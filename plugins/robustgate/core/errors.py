@@ -39,8 +39,7 @@ class MissingPackageError(RobustgateError):
 
     def __init__(self, package: str, extra: str, needed_by: str) -> None:
         super().__init__(
-            f"{needed_by} needs the package {package!r}, which is not installed: "
-            f'pip install "robustgate[{extra}]"'
+            f'{needed_by} needs the package {package!r}, which is not installed: pip install "robustgate[{extra}]"'
         )
 
 

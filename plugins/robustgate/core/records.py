@@ -170,6 +170,22 @@ class CaseResult:
     seconds: float = 0.0
     cached: bool = False
 
+    @classmethod
+    def of(cls, case: Case, *, verdict: Verdict, message: str = "", selected: bool = True) -> CaseResult:
+        """Return the row of a case without any figure."""
+        variant = case.variant
+        return cls(
+            name=case.name,
+            model=variant.model,
+            source=variant.source,
+            compression=variant.compression,
+            shift=case.shift,
+            metric="accuracy",
+            verdict=verdict,
+            message=message,
+            selected=selected,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class VariantRecord:

@@ -1,0 +1,5 @@
+"""The `robustgate` command."""
+
+from robustgate.cli.commands import app
+
+__all__ = ["app"]

@@ -1,0 +1,108 @@
+"""The commands: plan, run, schema."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from robustgate.config import find, load
+from robustgate.core.errors import RobustgateError, listing
+from robustgate.core.records import REFERENCE
+from robustgate.engine.plan import Plan, make_plan
+
+app = typer.Typer(
+    help="Is the compressed model still robust? A pytest gate for compressed vision models.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="The configuration; default: robustgate.toml or pyproject.toml here.")
+]
+PolicyOption = Annotated[str | None, typer.Option("--policy", help="The policy, instead of gate.policy.")]
+
+
+@app.command()
+def plan(config: ConfigOption = None, policy: PolicyOption = None, names: bool = False) -> None:
+    """Show what a run would measure and judge, without measuring anything.
+
+    Example: robustgate plan --config robustgate.toml --names
+    """
+    made = _plan(config, policy)
+    typer.echo(f"{made.configuration.source}: policy {made.policy.name}")
+    kinds = Counter(case.shift.kind for case in made.cases)
+    typer.echo(f"{len(made.cases):,} cases: " + ", ".join(f"{count:,} {kind}" for kind, count in kinds.items()))
+    compressions = Counter(variant.compression for variant in made.variants)
+    typer.echo(f"{len(made.variants):,} variants:")
+    for compression, count in compressions.items():
+        chain = " → ".join(_steps(made, compression)) or "as trained"
+        typer.echo(f"  {compression:<24} {count:>3}  {chain}")
+    typer.echo("rules:")
+    for rule in made.policy.case_rules:
+        typer.echo(f"  {rule.name!r} judges {sum(rule in rules for rules in made.case_rules.values()):,} cases")
+    for run_rule in made.policy.run_rules:
+        typer.echo(
+            f"  {run_rule.name!r} judges {sum(run_rule in rules for rules in made.run_rules.values()):,} variants"
+        )
+    unruled = len(made.cases) - len(made.case_rules)
+    if unruled:
+        typer.echo(f"  {unruled:,} cases are measured under no rule")
+    if names:
+        for case in made.cases:
+            typer.echo(f"test_{case.shift.kind}[{case.name}]")
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def run(context: typer.Context, config: ConfigOption = None, policy: PolicyOption = None) -> None:
+    """Run the gate: pytest on the shipped suite. What follows the options goes to pytest.
+
+    Example: robustgate run --policy edge -n 2 -k "fp60 and pgd"
+    """
+    made = _plan(config, policy)
+    words = [sys.executable, "-m", "pytest", "--pyargs", "robustness_tests"]
+    words += ["--robustgate-config", str(made.configuration.source)]
+    words += ["--robustgate-policy", made.policy.name, *context.args]
+    raise typer.Exit(subprocess.run(words, check=False).returncode)  # noqa: S603 - our own interpreter, no shell
+
+
+@app.command()
+def schema(of: Annotated[str, typer.Argument(help="results")] = "results") -> None:
+    """Print a JSON Schema: of results.json.
+
+    Example: robustgate schema results > results.schema.json
+    """
+    from robustgate.reports.results_json import json_schema
+
+    if of != "results":
+        raise typer.BadParameter(f"no schema {of!r}; known: {listing(['results'])}")
+    typer.echo(json.dumps(json_schema(), indent=2))
+
+
+def _steps(made: Plan, compression: str) -> list[str]:
+    steps = []
+    for step in made.chains[compression]:
+        if step.method:
+            steps.append(step.method)
+        if step.finetune is not None:
+            steps.append(f"{type(step.finetune).__name__.lower()} fine-tuning")
+    return steps if compression != REFERENCE else []
+
+
+def _plan(config: Path | None, policy: str | None) -> Plan:
+    try:
+        source = config or find(Path.cwd())
+        if source is None:
+            raise RobustgateError(
+                "no robustgate.toml here, and no [tool.robustgate] in pyproject.toml; name one: --config"
+            )
+        return make_plan(load(source), policy)
+    except RobustgateError as error:
+        typer.echo(f"robustgate: {error}", err=True)
+        raise typer.Exit(4) from error

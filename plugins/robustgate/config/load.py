@@ -1,0 +1,258 @@
+"""robustgate.toml, or `[tool.robustgate]` of a pyproject.toml, into one checked Configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tomllib
+from collections.abc import Mapping
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+from robustgate.config.reader import Reader
+from robustgate.config.values import (
+    BENCHMARK_CORRUPTIONS,
+    CaseRule,
+    Configuration,
+    Corruptions,
+    Gate,
+    Model,
+    Policy,
+    RunRule,
+    Shifts,
+    Step,
+    Waiver,
+)
+from robustgate.core.catalog import shelf
+from robustgate.core.errors import ConfigurationError, listing, nearest
+from robustgate.core.records import CONTROL, REFERENCE, WHERE_CASE, WHERE_VARIANT
+
+TABLES = ["gate", "domains", "models", "compressions", "shifts", "attacks", "policies"]
+NAME = re.compile(r"[A-Za-z0-9_.]+")
+
+
+def load(path: Path) -> Configuration:
+    """Read and check a configuration file. Raises ConfigurationError with every mistake in it."""
+    try:
+        content = path.read_bytes()
+        document = tomllib.loads(content.decode())
+    except FileNotFoundError:
+        raise ConfigurationError([f"{path}: no such file"]) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError([f"{path}: not valid TOML: {error}"]) from error
+    if path.name == "pyproject.toml":
+        document = document.get("tool", {}).get("robustgate", {})
+        if not document:
+            raise ConfigurationError([f"{path}: has no table [tool.robustgate]"])
+    loader = _Loader(document, path.absolute())
+    configuration = loader.configuration(hashlib.sha256(content).hexdigest())
+    if loader.problems or configuration is None:
+        raise ConfigurationError(loader.problems, source=str(path))
+    return configuration
+
+
+def find(folder: Path) -> Path | None:
+    """Return the robustgate.toml of `folder`, or its pyproject.toml if that has a [tool.robustgate] table."""
+    own = folder / "robustgate.toml"
+    if own.is_file():
+        return own
+    project = folder / "pyproject.toml"
+    if project.is_file() and "robustgate" in tomllib.loads(project.read_text(encoding="utf-8")).get("tool", {}):
+        return project
+    return None
+
+
+class _Loader(Reader):
+    """Reads one document, table by table, then checks the names that one table uses of another."""
+
+    def __init__(self, document: Mapping[str, Any], source: Path) -> None:
+        super().__init__(source.parent)
+        self.document = document
+        self.source = source
+
+    def configuration(self, sha256: str) -> Configuration | None:
+        for key in self.document.keys() - set(TABLES):
+            self.unknown("", key, TABLES)
+        gate = self.read(Gate, {"cache": ".robustgate", **self.document.get("gate", {})}, "gate")
+        domains = {
+            name: self.component("domains", table, place, key="kind") for name, table, place in self.tables("domains")
+        }
+        models = {name: self.read(Model, table, place) for name, table, place in self.tables("models")}
+        for name, model in models.items():
+            if model is not None:
+                self.check_weights(model, f"models.{name}.weights", domains)
+        compressions = self.compressions()
+        shifts = self.read(Shifts, self.document.get("shifts", {}), "shifts")
+        attacks = {
+            name: self.component("attacks", table, place, key="method") for name, table, place in self.tables("attacks")
+        }
+        policies = {name: self.policy(name, table, place) for name, table, place in self.tables("policies")}
+        for required in ("domains", "models", "policies"):
+            if not self.document.get(required):
+                self.complain("", f"missing table [{required}.<name>]: without it there is nothing to gate")
+        sources = {source for model in models.values() if model for source in model.weights}
+        pairs = self.pairs(shifts, domains, sources) if shifts else ()
+        corruptions = self.corruptions(shifts.corruptions) if shifts and shifts.corruptions else {}
+        if gate and gate.policy is not None:
+            self.known(gate.policy, policies, "gate.policy", "policy")
+        if self.problems or gate is None or shifts is None:
+            return None
+        return Configuration(
+            source=self.source,
+            sha256=sha256,
+            gate=gate,
+            domains=domains,
+            models={name: model for name, model in models.items() if model},
+            compressions=compressions,
+            pairs=pairs,
+            corruptions=corruptions,
+            severities=shifts.corruptions.severities if shifts.corruptions else (),
+            attacks=attacks,
+            policies={name: policy for name, policy in policies.items() if policy},
+        )
+
+    def tables(self, key: str) -> list[tuple[str, Any, str]]:
+        """Return (name, table, place) for each named table below `key`."""
+        tables = self.table(self.document.get(key, {}), key) or {}
+        for name in tables:
+            if not NAME.fullmatch(name):
+                self.complain(f"{key}.{name}", "a name is made of letters, digits, '_' and '.': it goes into test ids")
+        return [(name, table, f"{key}.{name}") for name, table in tables.items()]
+
+    def known(self, name: str, names: Mapping[str, object], place: str, noun: str) -> None:
+        """Complain unless `name` is one of `names`."""
+        if name not in names:
+            self.complain(place, f"no {noun} {name!r}{nearest(name, names)}; known: {listing(names)}")
+
+    def check_weights(self, model: Model, place: str, domains: Mapping[str, object]) -> None:
+        if not model.weights:
+            self.complain(place, "is empty: name a weight file for at least one source domain")
+        for domain, file in model.weights.items():
+            self.known(domain, domains, f"{place}.{domain}", "domain")
+            if not file.is_file():
+                self.complain(f"{place}.{domain}", f"no such file: {file}")
+
+    def compressions(self) -> dict[str, tuple[Step, ...]]:
+        """Return each compression's steps, those that it uses in their place."""
+        own: dict[str, list[Step | str]] = {}
+        for name, table, place in self.tables("compressions"):
+            if name == REFERENCE or name.startswith(CONTROL):
+                self.complain(place, f"the name {REFERENCE!r} and those that begin with {CONTROL!r} are the gate's own")
+            own[name] = self.own_steps(table, place)
+        for name, steps in own.items():
+            for used in [step for step in steps if isinstance(step, str)]:
+                self.known(used, own, f"compressions.{name}.steps", "compression")
+        return {name: self.resolved(name, own) for name in own}
+
+    def own_steps(self, value: object, place: str) -> list[Step | str]:
+        """Return a compression's steps; for `{ use = "name" }`, the name."""
+        table = self.table(value, place)
+        if table is None:
+            return []
+        for key in table.keys() - {"steps"}:
+            self.unknown(place, key, ["steps"])
+        raw = table.get("steps")
+        if not isinstance(raw, list) or not raw:
+            self.complain(f"{place}.steps", "expected a list of at least one { method = ... } or { use = ... }")
+            return []
+        steps: list[Step | str] = []
+        for index, item in enumerate(raw):
+            at = f"{place}.steps[{index}]"
+            step = self.table(item, at)
+            if step is None:
+                continue
+            if "use" not in step:
+                steps.extend(self.step(step, at))
+            elif len(step) == 1 and isinstance(step["use"], str):
+                steps.append(step["use"])
+            else:
+                self.complain(at, "'use' stands alone and names a compression: { use = \"fp60\" }")
+        return steps
+
+    def step(self, table: dict[str, Any], place: str) -> list[Step]:
+        method, finetune = table.get("method"), table.pop("finetune", None)
+        component = self.component("compression", table, place, key="method")
+        recipe = None
+        if finetune is not None:
+            recipe = self.component("training", finetune, f"{place}.finetune", key="recipe", default="supervised")
+            if component is not None and component.product == "onnx":
+                self.complain(f"{place}.finetune", f"{method} ends in an ONNX file, which cannot be fine-tuned")
+        return [Step(method=method, component=component, finetune=recipe)] if component is not None else []
+
+    def resolved(self, name: str, own: Mapping[str, list[Step | str]], users: tuple[str, ...] = ()) -> tuple[Step, ...]:
+        place = f"compressions.{name}.steps"
+        if name in users:
+            self.complain(place, f"'use' goes round in a circle: {' → '.join([*users, name])}")
+            return ()
+        steps: list[Step] = []
+        for step in own.get(name, []):
+            last = steps[-1].component if steps else None
+            if last is not None and last.product == "onnx":
+                self.complain(place, f"{steps[-1].method} ends in an ONNX file, which no further step can change")
+            steps.extend(self.resolved(step, own, (*users, name)) if isinstance(step, str) else [step])
+        return tuple(steps)
+
+    def pairs(self, shifts: Shifts, domains: Mapping[str, object], sources: set[str]) -> tuple[tuple[str, str], ...]:
+        if shifts.pairs == "all":
+            return tuple(pair for pair in permutations(domains, 2) if pair[0] in sources)
+        for index, pair in enumerate(shifts.pairs):
+            for name in pair:
+                self.known(name, domains, f"shifts.pairs[{index}]", "domain")
+            if pair[0] == pair[1]:
+                self.complain(f"shifts.pairs[{index}]", f"a pair needs two domains, got {pair[0]!r} twice")
+        return shifts.pairs
+
+    def corruptions(self, table: Corruptions) -> dict[str, Any]:
+        place = "shifts.corruptions.names"
+        on_shelf = shelf("corruptions").names
+        names = {"benchmark": BENCHMARK_CORRUPTIONS, "all": on_shelf}.get(str(table.names), table.names)
+        if table.names == "benchmark" and (missing := set(names) - set(on_shelf)):
+            self.complain(
+                place, f'"benchmark" is the fifteen published corruptions; not on the shelf yet: {listing(missing)}'
+            )
+            return {}
+        return {name: self.component("corruptions", {"name": name}, place, key="name") for name in names}
+
+    def policy(self, name: str, value: object, place: str) -> Policy | None:
+        table = self.table(value, place)
+        if table is None:
+            return None
+        raw_rules, raw_waivers = table.pop("rules", None), table.pop("waivers", [])
+        if not isinstance(raw_rules, list) or not raw_rules:
+            self.complain(place, f"has no [[{place}.rules]]: it would pass everything")
+            return None
+        rules = [self.rule(rule, f"{place}.rules[{index}]") for index, rule in enumerate(raw_rules)]
+        waivers = [self.read(Waiver, waiver, f"{place}.waivers[{index}]") for index, waiver in enumerate(raw_waivers)]
+        names = [rule.name for rule in rules if rule]
+        for twice in sorted({rule for rule in names if names.count(rule) > 1}):
+            self.complain(f"{place}.rules", f"two rules are called {twice!r}")
+        for index, waiver in enumerate(waivers):
+            self.check_where(waiver.where if waiver else {}, WHERE_CASE, f"{place}.waivers[{index}].where")
+        return self.read(
+            Policy,
+            table,
+            place,
+            name=name,
+            case_rules=tuple(rule for rule in rules if isinstance(rule, CaseRule)),
+            run_rules=tuple(rule for rule in rules if isinstance(rule, RunRule)),
+            waivers=tuple(waiver for waiver in waivers if waiver),
+        )
+
+    def rule(self, value: object, place: str) -> CaseRule | RunRule | None:
+        table = self.table(value, place)
+        if table is None:
+            return None
+        if "rule" not in table:
+            rule = self.read(CaseRule, table, place)
+            self.check_where(rule.where if rule else {}, WHERE_CASE, f"{place}.where")
+            return rule
+        own = {key: table.pop(key) for key in ("name", "where") if key in table}
+        component = self.component("rules", table, place, key="rule")
+        run_rule = self.read(RunRule, own, place, component=component)
+        self.check_where(run_rule.where if run_rule else {}, WHERE_VARIANT, f"{place}.where")
+        return run_rule if component is not None else None
+
+    def check_where(self, where: Mapping[str, str], known: tuple[str, ...], place: str) -> None:
+        for key in where.keys() - set(known):
+            self.unknown(place, key, list(known))

@@ -1,0 +1,141 @@
+"""Tables into dataclasses, collecting every mistake with its place."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from robustgate.core.catalog import shelf
+from robustgate.core.components import Recipe
+from robustgate.core.errors import ConfigurationError, listing, nearest
+
+T = TypeVar("T")
+
+
+class Reader:
+    """Reads tables; `problems` holds every mistake found so far, one line each. Paths are relative to `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.problems: list[str] = []
+
+    def complain(self, place: str, problem: str) -> None:
+        """Note a mistake at `place`, the dotted name of a table or key."""
+        self.problems.append(f"{place}: {problem}" if place else problem)
+
+    def table(self, value: object, place: str) -> dict[str, Any] | None:
+        """Return `value` if it is a table, else complain."""
+        if isinstance(value, Mapping):
+            return dict(value)
+        self.complain(place, f"expected a table, got {_show(value)}")
+        return None
+
+    def unknown(self, place: str, key: str, known: list[str]) -> None:
+        """Complain of a key that is not among the known ones."""
+        self.complain(place, f"unknown key {key!r}{nearest(key, known)}; known: {listing(known)}")
+
+    def read(self, cls: type[T], value: object, place: str, **given: object) -> T | None:
+        """Build the dataclass `cls` from a table, or complain and return None. Fields in `given` are not keys."""
+        table = self.table(value, place)
+        if table is None:
+            return None
+        before = len(self.problems)
+        hints = get_type_hints(cls)
+        known = {field.name: field for field in fields(cls) if field.name not in given}  # type: ignore[arg-type]
+        for key in table.keys() - known.keys():
+            self.unknown(place, key, list(known))
+        values = {}
+        for name, field in known.items():
+            if name in table:
+                values[name] = self.value(hints[name], table[name], f"{place}.{name}")
+            elif field.default is MISSING and field.default_factory is MISSING:
+                self.complain(place, f"missing key {name!r}, expected {_expected(hints[name])}")
+        if len(self.problems) > before:
+            return None
+        try:
+            return cls(**values, **given)
+        except ValueError as error:
+            self.complain(place, str(error))
+            return None
+
+    def value(self, hint: Any, value: object, place: str) -> Any:
+        """Return `value` as the type `hint`, or complain."""
+        options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+        if isinstance(value, Mapping):
+            for option in options:
+                if option is Recipe:
+                    return self.component("training", value, place, key="recipe", default="supervised")
+                if is_dataclass(option):
+                    return self.read(option, value, place)  # type: ignore[arg-type]
+        if Recipe in options:
+            self.complain(place, f"expected a table, got {_show(value)}")
+            return None
+        try:
+            checked = TypeAdapter(hint).validate_python(value)
+        except ValidationError as error:
+            got = error.errors(include_url=False)[0]
+            where = place + "".join(f".{part}" for part in got["loc"] if isinstance(part, str) and part.isidentifier())
+            allowed = [
+                str(choice) for option in options if get_origin(option) is Literal for choice in get_args(option)
+            ]
+            hint_of = nearest(value, allowed) if isinstance(value, str) else ""
+            inner = got["input"] if len(options) == 1 else value
+            self.complain(
+                where if len(options) == 1 else place, f"expected {_expected(hint)}, got {_show(inner)}{hint_of}"
+            )
+            return None
+        return self._absolute(checked)
+
+    def component(self, shelf_name: str, value: object, place: str, *, key: str, default: str | None = None) -> Any:
+        """Build the component of a shelf that the table's `key` names from the table's other keys."""
+        table = self.table(value, place)
+        if table is None:
+            return None
+        name = table.pop(key, default)
+        if not isinstance(name, str):
+            problem = "missing" if name is None else f"expected a name, got {_show(name)}"
+            self.complain(
+                f"{place}.{key}", f"{problem}; components of {shelf_name}/: {listing(shelf(shelf_name).names)}"
+            )
+            return None
+        try:
+            cls = shelf(shelf_name).component(name)
+        except ConfigurationError as error:
+            for problem in error.problems:
+                self.complain(f"{place}.{key}", problem)
+            return None
+        return self.read(cls, table, place)
+
+    def _absolute(self, value: Any) -> Any:
+        if isinstance(value, Path):
+            return (self.folder / value.expanduser()).absolute()
+        if isinstance(value, dict):
+            return {key: self._absolute(item) for key, item in value.items()}
+        return value
+
+
+def _show(value: object) -> str:
+    names = {str: "the text", bool: "the truth value", int: "the number", float: "the number", list: "the list"}
+    name = names.get(type(value))
+    return f"{name} {value!r}" if name else "a table" if isinstance(value, Mapping) else repr(value)
+
+
+def _expected(hint: Any) -> str:
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_expected(option) for option in args if option is not type(None))
+    if origin is Literal:
+        return "one of " + ", ".join(repr(choice) for choice in args) if len(args) > 1 else repr(args[0])
+    if origin is tuple:
+        return (
+            f"a list of {_expected(args[0])}s" if len(args) == 2 and args[1] is Ellipsis else f"a list of {len(args)}"
+        )
+    names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
+    if origin is dict or is_dataclass(hint) or hint is Recipe:
+        return "a table"
+    return names.get(hint, getattr(hint, "__name__", str(hint)))

@@ -1,0 +1,181 @@
+"""robustgate.toml as frozen values: each dataclass is a table, each field a key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal
+
+from robustgate.core.components import Attack, Compression, Corruption, Domain, Recipe, VariantRule
+
+# The fifteen of ImageNet-C and CIFAR-10-C, in their canonical order.
+BENCHMARK_CORRUPTIONS = (
+    "gaussian_noise",
+    "shot_noise",
+    "impulse_noise",
+    "defocus_blur",
+    "glass_blur",
+    "motion_blur",
+    "zoom_blur",
+    "snow",
+    "frost",
+    "fog",
+    "brightness",
+    "contrast",
+    "elastic_transform",
+    "pixelate",
+    "jpeg_compression",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """`[gate]`: what holds for the whole run.
+
+    `threads` is the number of processor threads of each process. Thread counts change floating-point sums, and so,
+    rarely, a prediction: it is fixed, so that every machine and every number of workers gives the same outcomes.
+    `cache` keeps artifacts and measurements by content hash.
+    """
+
+    seed: int = 0
+    policy: str | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = 1
+    cache: Path = Path(".robustgate")
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise ValueError(f"threads must be at least 1, got {self.threads}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalize:
+    """`normalize` of a model: subtracted from and divided into images in [0, 1], channel by channel."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != 3 or len(self.std) != 3:
+            raise ValueError("mean and std must hold 3 numbers each, for R, G and B")
+        if min(self.std) <= 0:
+            raise ValueError(f"std must be above 0, got {list(self.std)}")
+        if max(self.mean) > 1:
+            raise ValueError(f"mean must be in [0, 1] units, as images are, got {list(self.mean)}: divide by 255")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """`[models.<name>]`: a factory, and one weight file for each source domain."""
+
+    build: str
+    normalize: Normalize | Literal["inside"]
+    weights: dict[str, Path]
+    args: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corruptions:
+    """`corruptions` of `[shifts]`: names, "benchmark" for the fifteen published ones, or "all" on the shelf."""
+
+    names: tuple[str, ...] | Literal["benchmark", "all"]
+    severities: tuple[int, ...] = (1, 2, 3, 4, 5)
+
+    def __post_init__(self) -> None:
+        if not self.severities or set(self.severities) - {1, 2, 3, 4, 5}:
+            raise ValueError(f"severities must be some of 1, 2, 3, 4, 5, got {list(self.severities)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shifts:
+    """`[shifts]`: domain pairs and corruptions. Every variant is measured on clean images too."""
+
+    pairs: tuple[tuple[str, str], ...] | Literal["all"] = ()
+    corruptions: Corruptions | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseRule:
+    """A rule of a policy on a case's metric: an absolute floor, a paired drop, or both. Fractions in [0, 1]."""
+
+    name: str
+    where: dict[str, str] = field(default_factory=dict)
+    metric: Literal["accuracy"] = "accuracy"
+    min: float | None = None
+    max_drop: float | None = None
+    max_drop_from: Literal["reference", "control"] = "reference"
+
+    def __post_init__(self) -> None:
+        if self.min is None and self.max_drop is None:
+            raise ValueError('a rule needs a limit: min, max_drop, or rule = "<component of rules/>"')
+        for key, value in (("min", self.min), ("max_drop", self.max_drop)):
+            if value is not None and not 0 <= value <= 1:
+                raise ValueError(f"{key} must be a fraction in [0, 1], got {value:g}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRule:
+    """A rule of a policy that a component of rules/ applies to each variant that `where` selects."""
+
+    name: str
+    component: VariantRule
+    where: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waiver:
+    """A dated excuse for failing findings: until the day `until`, that day included."""
+
+    where: dict[str, str]
+    until: date
+    reason: str
+
+    def __post_init__(self) -> None:
+        if not self.where:
+            raise ValueError("where must name what is waived; a waiver of everything is no gate")
+        if not self.reason.strip():
+            raise ValueError("reason must say why")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """The rules of one deployment. Intervals are two-sided, at `confidence`."""
+
+    name: str
+    case_rules: tuple[CaseRule, ...]
+    run_rules: tuple[RunRule, ...]
+    waivers: tuple[Waiver, ...] = ()
+    confidence: float = 0.99
+    on_undecided: Literal["fail", "pass"] = "fail"
+
+    def __post_init__(self) -> None:
+        if not 0.5 < self.confidence < 1:
+            raise ValueError(f"confidence must be a fraction above 0.5 and below 1, got {self.confidence:g}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One step of a compression: a method, a fine-tuning after it, or (in a control) the fine-tuning alone."""
+
+    method: str | None
+    component: Compression | None
+    finetune: Recipe | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """A whole, checked robustgate.toml, with every component built and every path absolute."""
+
+    source: Path
+    sha256: str
+    gate: Gate
+    domains: Mapping[str, Domain]
+    models: Mapping[str, Model]
+    compressions: Mapping[str, tuple[Step, ...]]
+    pairs: tuple[tuple[str, str], ...]
+    corruptions: Mapping[str, Corruption]
+    severities: tuple[int, ...]
+    attacks: Mapping[str, Attack]
+    policies: Mapping[str, Policy]

@@ -1,0 +1,44 @@
+"""A judged case in words: what a person reads whose CI turned red."""
+
+from __future__ import annotations
+
+from robustgate.core.records import CaseResult, Finding, Verdict
+
+PREFIX: dict[Verdict, str] = {
+    "pass": "",
+    "fail": "",
+    "undecided": "undecided at this confidence: ",
+    "waived": "waived: ",
+    "incomplete": "not measured: ",
+    "error": "error: ",
+}
+
+
+def explain(result: CaseResult, policy: str) -> str:
+    """Return the case, its figures, every rule that did not pass, the classes that lost most, how to run it again."""
+    heading = f"{result.model} / {result.compression} / {result.source} {result.shift.phrase}"
+    lines = [heading]
+    if result.value is None:
+        lines.append(f"  {result.message}")
+    else:
+        lines.append(f"  {_figures(result)}")
+    lines += [f"  {_rule(finding, policy)}" for finding in result.findings if finding.verdict != "pass"]
+    if result.most_lost:
+        losses = (f"{loss.name} {100 * loss.reference:.0f} → {100 * loss.value:.0f} %" for loss in result.most_lost)
+        lines.append(f"  most lost: {', '.join(losses)}")
+    if result.reproduce:
+        lines.append(f"  {result.reproduce}")
+    return "\n".join(lines)
+
+
+def _figures(result: CaseResult) -> str:
+    value, low, high = (100 * (figure or 0.0) for figure in (result.value, result.low, result.high))
+    text = f"accuracy {value:.1f} % [{low:.1f}, {high:.1f}] on {result.n:,} images"
+    if result.reference_value is not None and result.compression != "none":
+        text += f"; the reference holds {100 * result.reference_value:.1f} %"
+    return text
+
+
+def _rule(finding: Finding, policy: str) -> str:
+    waiver = f" ({finding.waiver})" if finding.waiver else ""
+    return f'{PREFIX[finding.verdict]}rule "{finding.rule}" of policy {policy}: {finding.message}{waiver}'

@@ -1,0 +1,192 @@
+"""The judgement: one pure function for a case, one for a variant. No file, clock, torch or pytest in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robustgate.config import CaseRule, Policy, RunRule, Waiver
+from robustgate.core.records import Case, CaseResult, ClassAccuracy, Finding, VariantRecord, Verdict, matches, worst
+from robustgate.statistics.paired import PairedCounts, drop_interval
+from robustgate.statistics.proportion import Interval, clopper_pearson
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted:
+    """Which of N samples (N,) came out right, with their labels (N,) and the names of the classes."""
+
+    correct: NDArray[np.bool_]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+
+    @property
+    def accuracy(self) -> float:
+        """Share of samples that came out right."""
+        return float(self.correct.mean())
+
+
+def judge_case(
+    case: Case,
+    counted: Counted,
+    opponents: Mapping[str, Counted],
+    rules: Sequence[CaseRule],
+    policy: Policy,
+    today: date,
+) -> CaseResult:
+    """Apply the rules of a policy to one measured case.
+
+    `opponents` holds the same samples under "reference", and under "control" where there is one; drops are paired.
+    Every interval is two-sided at the policy's confidence: Clopper and Pearson's for an accuracy, Tango's for a
+    drop. A rule passes when its whole interval is on the right side of the limit, fails when it is on the wrong
+    side, and is `undecided` otherwise.
+    """
+    n, correct = len(counted.correct), int(counted.correct.sum())
+    interval = clopper_pearson(correct, n, policy.confidence)
+    findings = []
+    for rule in rules:
+        if rule.min is not None:
+            findings.append(_floor(case, rule, rule.min, counted.accuracy, interval))
+        if rule.max_drop is not None and rule.max_drop_from in opponents:
+            findings.append(_drop(case, rule, rule.max_drop, counted, opponents[rule.max_drop_from], policy))
+    waived = tuple(_waived(finding, case.fields, policy, today) for finding in findings)
+    # Measured under no rule: nothing to fail, and the reports say so.
+    verdict = worst(finding.verdict for finding in waived) if waived else "pass"
+    result = replace(
+        CaseResult.of(case, verdict=verdict),
+        value=counted.accuracy,
+        low=interval.low,
+        high=interval.high,
+        n=n,
+        n_total=n,
+        correct=correct,
+        findings=waived,
+    )
+    reference = opponents.get("reference")
+    if reference is None:
+        return result
+    pairs = paired(counted, reference)
+    drop = drop_interval(pairs, policy.confidence)
+    return replace(
+        result,
+        reference_value=reference.accuracy,
+        drop=pairs.drop,
+        drop_low=drop.low,
+        drop_high=drop.high,
+        most_lost=_most_lost(counted, reference),
+    )
+
+
+def judge_variant(record: VariantRecord, rules: Iterable[RunRule], policy: Policy, today: date) -> tuple[Finding, ...]:
+    """Apply to one variant the rules that components of rules/ stand for. Their figures are exact."""
+    findings = []
+    for rule in rules:
+        component = rule.component
+        value, limit = component.value(record), component.limit
+        holds = value <= limit if component.limit_kind == "max" else value >= limit
+        finding = Finding(
+            rule=rule.name,
+            subject=record.name,
+            metric=component.metric,
+            limit_kind=component.limit_kind,
+            limit=limit,
+            value=value,
+            low=value,
+            high=value,
+            verdict="pass" if holds else "fail",
+            message=f"{component.limit_kind} {component.show(limit)}; it is {component.show(value)}",
+        )
+        fields = {
+            "name": record.name,
+            "model": record.model,
+            "source": record.source,
+            "compression": record.compression,
+        }
+        findings.append(_waived(finding, fields, policy, today))
+    return tuple(findings)
+
+
+def is_red(verdict: Verdict, policy: Policy) -> bool:
+    """Say whether a verdict fails its test."""
+    return verdict not in ("pass", "waived") and not (verdict == "undecided" and policy.on_undecided == "pass")
+
+
+def paired(counted: Counted, reference: Counted) -> PairedCounts:
+    """Count the samples that only one of two variants gets right. Raises ValueError where the samples differ."""
+    if not np.array_equal(counted.labels, reference.labels):
+        raise ValueError("a drop is paired: both variants must be measured on the same samples, in the same order")
+    return PairedCounts(
+        n=len(counted.correct),
+        lost=int((reference.correct & ~counted.correct).sum()),
+        gained=int((~reference.correct & counted.correct).sum()),
+    )
+
+
+def _floor(case: Case, rule: CaseRule, limit: float, value: float, interval: Interval) -> Finding:
+    verdict: Verdict = "pass" if interval.low >= limit else "fail" if interval.high < limit else "undecided"
+    return Finding(
+        rule=rule.name,
+        subject=case.name,
+        metric=rule.metric,
+        limit_kind="min",
+        limit=limit,
+        value=value,
+        low=interval.low,
+        high=interval.high,
+        verdict=verdict,
+        message=f"min {100 * limit:.1f} %; the accuracy is {100 * value:.1f} "
+        f"[{100 * interval.low:.1f}, {100 * interval.high:.1f}]",
+    )
+
+
+def _drop(case: Case, rule: CaseRule, limit: float, counted: Counted, other: Counted, policy: Policy) -> Finding:
+    pairs = paired(counted, other)
+    interval = drop_interval(pairs, policy.confidence)
+    verdict: Verdict = "pass" if interval.high <= limit else "fail" if interval.low > limit else "undecided"
+    return Finding(
+        rule=rule.name,
+        subject=case.name,
+        metric=rule.metric,
+        limit_kind="max_drop",
+        limit=limit,
+        value=pairs.drop,
+        low=interval.low,
+        high=interval.high,
+        verdict=verdict,
+        against=rule.max_drop_from,
+        message=f"max_drop {100 * limit:.1f} points; the drop "
+        + ("" if rule.max_drop_from == "reference" else f"from the {rule.max_drop_from} ")
+        + f"is {100 * pairs.drop:.1f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]",
+    )
+
+
+def _waived(finding: Finding, fields: Mapping[str, Any], policy: Policy, today: date) -> Finding:
+    if not is_red(finding.verdict, policy):
+        return finding
+    for waiver in policy.waivers:
+        if matches(waiver.where, fields):
+            if is_current(waiver, today):
+                return replace(finding, verdict="waived", waiver=f"until {waiver.until}: {waiver.reason}")
+            return replace(finding, waiver=f"expired on {waiver.until}: {waiver.reason}")
+    return finding
+
+
+def is_current(waiver: Waiver, today: date) -> bool:
+    """Say whether a waiver still holds; it does on its last day."""
+    return today <= waiver.until
+
+
+def _most_lost(counted: Counted, reference: Counted, most: int = 2) -> tuple[ClassAccuracy, ...]:
+    """Return the classes that lost the largest share of their samples, worst first."""
+    losses = []
+    for label, name in enumerate(counted.classes):
+        rows = counted.labels == label
+        if rows.any():
+            before, after = float(reference.correct[rows].mean()), float(counted.correct[rows].mean())
+            losses.append(ClassAccuracy(name=name, n=int(rows.sum()), reference=before, value=after))
+    losses.sort(key=lambda loss: loss.value - loss.reference)
+    return tuple(loss for loss in losses[:most] if loss.value < loss.reference)

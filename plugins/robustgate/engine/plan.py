@@ -1,0 +1,177 @@
+"""What a configuration asks to be measured and judged. Pure: no torch, no data, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from robustgate.config import CaseRule, Configuration, Policy, RunRule, Step
+from robustgate.core.components import Recipe
+from robustgate.core.errors import ConfigurationError, listing, nearest
+from robustgate.core.records import CONTROL, REFERENCE, Case, Shift, Variant, matches
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The cases of a run, in order, with what each needs.
+
+    `chains` holds the steps of every compression, the gate's own among them; `controls` names for each compression
+    that fine-tunes the control that had the same fine-tuning; `case_rules` holds for each case, by its name, the
+    rules of the policy that judge it.
+    """
+
+    configuration: Configuration
+    policy: Policy
+    variants: tuple[Variant, ...]
+    cases: tuple[Case, ...]
+    chains: Mapping[str, tuple[Step, ...]]
+    controls: Mapping[str, str]
+    case_rules: Mapping[str, tuple[CaseRule, ...]]
+    run_rules: Mapping[str, tuple[RunRule, ...]]
+
+    def opponents(self, case: Case) -> dict[str, Case]:
+        """Return the cases that a drop of `case` may be taken from, by the name that `max_drop_from` gives them."""
+        compression = case.variant.compression
+        names = {"reference": REFERENCE} if compression != REFERENCE else {}
+        if compression in self.controls:
+            names["control"] = self.controls[compression]
+        return {name: replace(case, variant=replace(case.variant, compression=other)) for name, other in names.items()}
+
+
+def make_plan(configuration: Configuration, policy: str | None = None) -> Plan:
+    """Plan every variant under every shift, judged by one policy.
+
+    `policy` overrides the configuration's choice; where neither chooses, a single policy is taken. Raises
+    ConfigurationError, with all that is found, for an unknown policy, two cases of one name, a pair that no model
+    serves, and a rule or waiver that selects nothing.
+    """
+    chosen = _choose_policy(configuration, policy)
+    controls, control_chains = _controls(configuration)
+    chains = {REFERENCE: (), **control_chains, **configuration.compressions}
+    variants = tuple(
+        Variant(model=name, source=source, compression=compression)
+        for name, model in configuration.models.items()
+        for source in model.weights
+        for compression in chains
+    )
+    cases = tuple(
+        Case(variant=variant, shift=shift) for variant in variants for shift in _shifts(configuration, variant)
+    )
+    problems = [*_clashes(cases), *_idle_pairs(configuration)]
+    case_rules: dict[str, tuple[CaseRule, ...]] = {}
+    fields = {case.name: case.fields for case in cases}
+    for rule in chosen.case_rules:
+        judged = [case for case in cases if matches(rule.where, fields[case.name]) and _applies(rule, case, controls)]
+        if not judged:
+            problems.append(_idle_rule(f"rule {rule.name!r}", rule.where, list(fields.values())))
+        for case in judged:
+            case_rules[case.name] = (*case_rules.get(case.name, ()), rule)
+    run_rules: dict[str, tuple[RunRule, ...]] = {}
+    for run_rule in chosen.run_rules:
+        concerned = [variant for variant in variants if matches(run_rule.where, variant.fields)]
+        if not concerned:
+            problems.append(_idle_rule(f"rule {run_rule.name!r}", run_rule.where, [v.fields for v in variants]))
+        for variant in concerned:
+            run_rules[variant.name] = (*run_rules.get(variant.name, ()), run_rule)
+    for waiver in chosen.waivers:
+        if not any(matches(waiver.where, case) for case in fields.values()):
+            problems.append(_idle_rule("waiver", waiver.where, list(fields.values())))
+    if problems:
+        raise ConfigurationError(
+            [f"policies.{chosen.name}: {p}" if "selects no" in p else p for p in problems],
+            source=str(configuration.source),
+        )
+    return Plan(
+        configuration=configuration,
+        policy=chosen,
+        variants=variants,
+        cases=cases,
+        chains=chains,
+        controls=controls,
+        case_rules=case_rules,
+        run_rules=run_rules,
+    )
+
+
+def _choose_policy(configuration: Configuration, name: str | None) -> Policy:
+    policies = configuration.policies
+    name = name or configuration.gate.policy or (next(iter(policies)) if len(policies) == 1 else None)
+    if name is None:
+        raise ConfigurationError(
+            [f"several policies and none chosen: set gate.policy or --robustgate-policy; known: {listing(policies)}"]
+        )
+    if name not in policies:
+        raise ConfigurationError([f"no policy {name!r}{nearest(name, policies)}; known: {listing(policies)}"])
+    return policies[name]
+
+
+def _controls(configuration: Configuration) -> tuple[dict[str, str], dict[str, tuple[Step, ...]]]:
+    """Return each fine-tuned compression's control, and the controls' chains; the same fine-tuning is one control."""
+    recipes: dict[tuple[Recipe, ...], list[str]] = {}
+    for name, steps in configuration.compressions.items():
+        finetunes = tuple(step.finetune for step in steps if step.finetune is not None)
+        if finetunes:
+            recipes.setdefault(finetunes, []).append(name)
+    controls: dict[str, str] = {}
+    chains: dict[str, tuple[Step, ...]] = {}
+    for finetunes, compressions in recipes.items():
+        control = CONTROL if len(recipes) == 1 else f"{CONTROL}_{compressions[0]}"
+        chains[control] = tuple(Step(method=None, component=None, finetune=recipe) for recipe in finetunes)
+        controls.update(dict.fromkeys(compressions, control))
+    return controls, chains
+
+
+def _shifts(configuration: Configuration, variant: Variant) -> list[Shift]:
+    shifts = [Shift(kind="clean", name="clean")]
+    for source, target in configuration.pairs:
+        if source == variant.source:
+            shifts.append(Shift(kind="domain_shift", name=f"{source}_to_{target}", target=target))
+    for corruption in configuration.corruptions:
+        for severity in configuration.severities:
+            name = f"{corruption}_s{severity}"
+            shifts.append(Shift(kind="corruption", name=name, corruption=corruption, severity=severity))
+    for name, attack in configuration.attacks.items():
+        steps: Any = getattr(attack, "steps", None)
+        detail = f"{attack.norm}, eps {attack.eps:g}" + (f", {steps} steps" if steps else "")
+        shifts.append(
+            Shift(kind="adversarial", name=name, attack=name, norm=attack.norm, eps=attack.eps, detail=detail)
+        )
+    return shifts
+
+
+def _applies(rule: CaseRule, case: Case, controls: Mapping[str, str]) -> bool:
+    """Say whether a rule says anything of a case: a drop needs another variant to compare with."""
+    compression = case.variant.compression
+    comparable = compression != REFERENCE if rule.max_drop_from == "reference" else compression in controls
+    return rule.min is not None or comparable
+
+
+def _clashes(cases: tuple[Case, ...]) -> list[str]:
+    seen: dict[tuple[str, str], Case] = {}
+    problems = []
+    for case in cases:
+        key = (case.shift.kind, case.name)
+        if key in seen:
+            problems.append(f"two cases are called {case.name!r}: rename a model, domain, compression or attack")
+        seen[key] = case
+    return problems
+
+
+def _idle_pairs(configuration: Configuration) -> list[str]:
+    sources = {source for model in configuration.models.values() for source in model.weights}
+    return [
+        f"shifts.pairs: {source} → {target}: no model has weights for {source!r}; sources: {listing(sources)}"
+        for source, target in configuration.pairs
+        if source not in sources
+    ]
+
+
+def _idle_rule(what: str, where: Mapping[str, str], fields: list[dict[str, str]]) -> str:
+    for key, pattern in where.items():
+        values = {found[key] for found in fields if key in found}
+        if not any(matches({key: pattern}, found) for found in fields):
+            return (
+                f"{what} selects no case: where.{key} = {pattern!r}{nearest(pattern, values)}; known: {listing(values)}"
+            )
+    return f"{what} selects no case: no case has all of {dict(where)} (a drop is never judged on the reference itself)"

@@ -1,0 +1,222 @@
+"""The twin of an ONNX file: the file's own graph, run in torch, so that a gradient reaches the images.
+
+It is what a white-box attack on a quantized artifact differentiates. Success is never counted on the twin: it computes
+in float32 where ONNX Runtime may use integer kernels, so the two differ in a last digit now and then.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx.external_data_helper import uses_external_data
+from torch import Tensor, nn
+
+from robustgate.core.errors import ModelError
+from robustgate.engine.twin_operators import OPERATORS
+
+DOMAINS = ("", "ai.onnx")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One node: a function bound to its attributes, and the names of the tensors that it reads and writes."""
+
+    title: str
+    function: Callable[..., Tensor | tuple[Tensor, ...]]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    def run(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return this node's outputs by name. An error says which node it was."""
+        try:
+            # An empty name is an optional input that is left out.
+            found = self.function(*(tensors[name] if name else None for name in self.inputs))
+        except Exception as error:
+            error.add_note(f"in {self.title}")
+            raise
+        results = (found,) if isinstance(found, Tensor) else found
+        return {name: result for name, result in zip(self.outputs, results, strict=True) if name}
+
+
+class Twin(nn.Module):
+    """Maps images (N, 3, H, W) in [0, 1] to what the file's one output holds; nothing in it is trained.
+
+    A file whose batch size is fixed is run on as many images at a time as it was made for.
+    """
+
+    def __init__(self, source: str, graph: onnx.GraphProto, steps: Sequence[Step]) -> None:
+        super().__init__()
+        self.source = source
+        constants = {value.name: to_tensor(value) for value in graph.initializer}
+        self.input, self.shape = image_input(graph, constants)
+        self.output = only_output(graph)
+        self.steps, folded = fold(steps, constants)
+        needed = {name for step in self.steps for name in step.inputs} | {self.output}
+        # Shapes, axes and indices stay on the host; a module's buffer may have no dot in its name.
+        self.integers = {name: value for name, value in folded.items() if name in needed and is_count(value)}
+        self.values = [name for name, value in folded.items() if name in needed and not is_count(value)]
+        for place, name in enumerate(self.values):
+            self.register_buffer(f"constant_{place}", folded[name])
+        self.eval()
+
+    @classmethod
+    def from_file(cls, path: Path) -> Twin:
+        """Read an ONNX file. Raises ModelError naming every operator that has no differentiable counterpart."""
+        model = read(path)
+        version = next(entry.version for entry in model.opset_import if entry.domain in DOMAINS)
+        steps = compile_nodes(str(path), model.graph.node, version)
+        # Whoever loads it may be measuring, without gradients.
+        with torch.inference_mode(mode=False), torch.enable_grad(), refusal(str(path)):
+            twin = cls(str(path), model.graph, steps)
+            twin.rehearse()
+        return twin
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the file's output for `images`."""
+        batch = self.shape[0] if self.shape else None
+        if batch is None or len(images) == batch:
+            return self.walk(images)
+        missing = -len(images) % batch
+        filled = torch.cat([images, images[-1:].expand(missing, *images.shape[1:])])
+        return torch.cat([self.walk(part) for part in torch.split(filled, batch)])[: len(images)]
+
+    def walk(self, images: Tensor) -> Tensor:
+        """Run the steps that are left, in the graph's order."""
+        tensors = {self.input: images, **self.integers}
+        tensors |= {name: self.get_buffer(f"constant_{place}") for place, name in enumerate(self.values)}
+        for step in self.steps:
+            tensors |= step.run(tensors)
+        return tensors[self.output]
+
+    def rehearse(self) -> None:
+        """Run grey images once, so that what cannot run, or has no gradient, is found now and not in the middle."""
+        if self.shape is None or None in self.shape[1:]:
+            return
+        images = torch.full([size or 1 for size in self.shape], 0.5, requires_grad=True)
+        if not self(images).requires_grad:
+            raise ModelError(f"no gradient reaches its output {self.output!r}")
+
+
+@contextmanager
+def refusal(source: str) -> Iterator[None]:
+    """Turn whatever goes wrong into a ModelError that says of which file, and in which node."""
+    try:
+        yield
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError, ModelError) as error:
+        places = "".join(f" ({note})" for note in getattr(error, "__notes__", []))
+        raise ModelError(f"{source}: no differentiable twin: {error}{places}") from error
+
+
+def is_count(value: Tensor) -> bool:
+    """Say whether a constant is a shape, an axis or an index, rather than a quantity."""
+    return value.dtype in (torch.int64, torch.bool)
+
+
+def read(path: Path) -> ModelProto:
+    """Read an ONNX model that is complete in one file."""
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+    except Exception as error:
+        # protobuf's own error class has no public home.
+        raise ModelError(f"{path}: not an ONNX file: {error}") from error
+    if not any(entry.domain in DOMAINS for entry in model.opset_import):
+        raise ModelError(f"{path}: not an ONNX file: it names no operator set")
+    outside = [tensor.name for tensor in model.graph.initializer if uses_external_data(tensor)]
+    if outside:
+        raise ModelError(f"{path}: weights are kept in another file ({len(outside)} tensors, {outside[0]!r} first)")
+    if model.graph.sparse_initializer:
+        raise ModelError(f"{path}: weights are kept as sparse tensors, expected dense ones")
+    return model
+
+
+def to_tensor(value: TensorProto) -> Tensor:
+    """Return an ONNX tensor as a torch tensor that owns its memory."""
+    return torch.from_numpy(numpy_helper.to_array(value).copy())
+
+
+def image_input(graph: onnx.GraphProto, constants: Mapping[str, Tensor]) -> tuple[str, tuple[int | None, ...] | None]:
+    """Return the name and shape of the graph's one input; a size that varies is None, as is an unknown shape."""
+    inputs = [value for value in graph.input if value.name not in constants]
+    if len(inputs) != 1 or inputs[0].type.tensor_type.elem_type != TensorProto.FLOAT:
+        names = ", ".join(f"{value.name!r}" for value in inputs)
+        raise ModelError(f"expected one float32 input, the images, found {names or 'none'}")
+    kind = inputs[0].type.tensor_type
+    if not kind.HasField("shape"):
+        return inputs[0].name, None
+    return inputs[0].name, tuple(size.dim_value or None for size in kind.shape.dim)
+
+
+def only_output(graph: onnx.GraphProto) -> str:
+    """Return the name of the graph's one output."""
+    if len(graph.output) != 1:
+        names = ", ".join(f"{value.name!r}" for value in graph.output)
+        raise ModelError(f"expected one output, found {len(graph.output)} ({names})")
+    name: str = graph.output[0].name
+    return name
+
+
+def compile_nodes(source: str, nodes: Sequence[NodeProto], opset: int) -> list[Step]:
+    """Return a step for each node. Raises ModelError naming all operators that are unknown, and their nodes."""
+    unknown: dict[str, list[str]] = defaultdict(list)
+    for node in nodes:
+        if node.domain not in DOMAINS or node.op_type not in OPERATORS:
+            name = f"{node.domain}::{node.op_type}" if node.domain not in DOMAINS else node.op_type
+            unknown[name].append(label(node))
+    if unknown:
+        listed = "; ".join(f"{name} (node {', '.join(places[:3])})" for name, places in sorted(unknown.items()))
+        raise ModelError(f"{source}: no differentiable twin: unknown operator {listed}")
+    return [compile_node(source, node, opset) for node in nodes]
+
+
+def label(node: NodeProto) -> str:
+    """Return how a message names a node; one without a name by what it writes."""
+    return repr(node.name or f"-> {node.output[0]}")
+
+
+def compile_node(source: str, node: NodeProto, opset: int) -> Step:
+    """Bind a node's function to its attributes, and check that it takes them."""
+    function = OPERATORS[node.op_type]
+    title = f"node {label(node)} ({node.op_type})"
+    taken = inspect.signature(function).parameters
+    attributes = {attribute.name: plain(helper.get_attribute_value(attribute)) for attribute in node.attribute}
+    attributes |= {name: value for name, value in (("opset", opset), ("outputs", len(node.output))) if name in taken}
+    try:
+        inspect.signature(function).bind(*node.input, **attributes)
+    except TypeError as error:
+        raise ModelError(f"{source}: no differentiable twin: {title}: {error}") from error
+    if len([name for name in node.output if name]) > 1 and "outputs" not in taken:
+        raise ModelError(f"{source}: no differentiable twin: {title}: only its first output is known")
+
+    outputs = tuple(node.output) if "outputs" in taken else tuple(node.output[:1])
+    return Step(title=title, function=partial(function, **attributes), inputs=tuple(node.input), outputs=outputs)
+
+
+def plain(value: Any) -> Any:
+    """Return an attribute's value as Python and torch know it."""
+    if isinstance(value, TensorProto):
+        return to_tensor(value)
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def fold(steps: Sequence[Step], constants: Mapping[str, Tensor]) -> tuple[list[Step], dict[str, Tensor]]:
+    """Run what depends on constants alone; return the steps that are left, and every constant."""
+    known = dict(constants)
+    left = []
+    for step in steps:
+        if all(name in known for name in step.inputs if name):
+            known |= step.run(known)
+        else:
+            left.append(step)
+    return left, known

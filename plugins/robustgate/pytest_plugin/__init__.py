@@ -1,0 +1,82 @@
+"""The pytest plugin: options and markers. Loaded in every project that has robustgate installed, so it stays light.
+
+The gate itself (`session.py`, and with it the fixtures) is switched on where a configuration is named or found.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from robustgate.pytest_plugin.session import GateSession
+
+MARKERS = {
+    "clean": "a case on clean images of the source domain",
+    "domain_shift": "a case on another domain",
+    "corruption": "a case on corrupted images",
+    "adversarial": "a case under attack",
+    "cost": "what a variant costs: its size and the like",
+}
+GATE = pytest.StashKey["GateSession"]()
+SUITE = "robustness_tests"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of the gate, each also an ini key."""
+    group = parser.getgroup("robustgate", "robustgate: is the compressed model still robust?")
+    options = {
+        "config": "the configuration (default: robustgate.toml, or pyproject.toml with [tool.robustgate], in rootdir)",
+        "policy": "the policy to judge by, instead of gate.policy",
+        "report": "folder for results.json, report.md and report.html (default: robustgate-report)",
+        "device": "auto, cpu or cuda, instead of gate.device",
+        "engine": "where cases run: local (this process, or its pytest-xdist workers)",
+    }
+    for name, text in options.items():
+        group.addoption(f"--robustgate-{name}", dest=f"robustgate_{name}", default=None, help=text)
+        parser.addini(f"robustgate_{name}", text, default=None)
+    group.addoption(
+        "--robustgate-complete",
+        action="store_true",
+        dest="robustgate_complete",
+        help="fail where not every planned case was selected and measured",
+    )
+
+
+def option(config: pytest.Config, name: str) -> str | None:
+    """Return an option's value from the command line, or else from the ini file, or None."""
+    value = config.getoption(f"robustgate_{name}")
+    return str(value) if value is not None else config.getini(f"robustgate_{name}") or None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the markers; switch the gate on where there is a configuration for it."""
+    for name, text in MARKERS.items():
+        config.addinivalue_line("markers", f"{name}: robustgate: {text}")
+    source = _configuration(config)
+    asked = any(SUITE in re.split(r"[/\\.:]", argument) for argument in config.args)
+    if source is None and asked:
+        raise pytest.UsageError(
+            f"robustgate: no configuration: {config.rootpath} has no robustgate.toml, and no [tool.robustgate] in a "
+            "pyproject.toml; name one with --robustgate-config FILE"
+        )
+    if source is not None:
+        from robustgate.pytest_plugin.session import GateSession
+
+        config.stash[GATE] = GateSession(config, source, eager=asked or option(config, "config") is not None)
+        config.pluginmanager.register(config.stash[GATE], "robustgate.session")
+
+
+def _configuration(config: pytest.Config) -> Path | None:
+    named = option(config, "config")
+    if named is not None:
+        return (config.invocation_params.dir / named).absolute()
+    own, project = config.rootpath / "robustgate.toml", config.rootpath / "pyproject.toml"
+    if own.is_file():
+        return own
+    # A look at the text is enough, and costs no TOML parser in every project's start.
+    found = project.is_file() and "[tool.robustgate" in project.read_text(encoding="utf-8", errors="replace")
+    return project if found else None

@@ -1,0 +1,289 @@
+"""The gate of one pytest session: plans, parametrizes, collects what was measured, writes the reports."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pydantic import TypeAdapter
+from pydantic.dataclasses import dataclass
+
+from robustgate.config import load
+from robustgate.core.errors import ConfigurationError
+from robustgate.core.records import Case, CaseResult, Finding, Results, Variant, VariantRecord, Verdict
+from robustgate.engine.explain import explain
+from robustgate.engine.judge import is_red
+from robustgate.engine.plan import Plan, make_plan
+from robustgate.engine.results import Circumstances, assemble, key, shown_path
+from robustgate.engine.store import code_version
+from robustgate.pytest_plugin import MARKERS, SUITE, fixtures, option
+from robustgate.pytest_plugin.progress import LiveLine
+from robustgate.reports.folder import write_reports
+
+if TYPE_CHECKING:
+    from robustgate.engine.gate import Gate
+
+SELECTED = "robustgate_selected"
+NOT_PLANNED = "not_planned"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Note:
+    """What one test measured, on its way from a worker to the process that writes the report."""
+
+    case: CaseResult | None = None
+    variant: VariantRecord | None = None
+    findings: tuple[Finding, ...] = ()
+    device: str | None = None
+
+
+NOTES = TypeAdapter(list[Note])
+ITEM_NOTES = pytest.StashKey[list[Note]]()
+
+
+class GateSession:
+    """The plugin object of one session; under pytest-xdist the controller and each worker has its own."""
+
+    def __init__(self, config: pytest.Config, source: Path, *, eager: bool) -> None:
+        self.config = config
+        self.source = source
+        self.eager = eager
+        self.is_worker = hasattr(config, "workerinput")
+        self.began = datetime.now(UTC)
+        self.clock = time.perf_counter()
+        self.notes: list[Note] = []
+        self.selected: set[tuple[str, str]] = set()
+        self.results: Results | None = None
+        self.complaint = ""
+        self.live = LiveLine(config)
+        config.pluginmanager.register(fixtures, "robustgate.fixtures")
+
+    # What tests use.
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The plan. Raises ConfigurationError."""
+        engine = option(self.config, "engine") or "local"
+        if engine != "local":
+            raise ConfigurationError([f"--robustgate-engine: expected 'local', got {engine!r}"])
+        return make_plan(load(self.source), option(self.config, "policy"))
+
+    @cached_property
+    def gate(self) -> Gate:
+        """The gate; torch is imported here, by the first case that is measured."""
+        from robustgate.engine.gate import Gate
+
+        device = option(self.config, "device")
+        return Gate(self.plan, today=self.began.date(), device=device, progress=self.live.show)
+
+    def measure(self, case: Case) -> CaseResult:
+        """Measure and judge a case. Raises RobustgateError."""
+        try:
+            return self.gate.result(case)
+        finally:
+            self.live.clear()
+
+    def is_red(self, verdict: Verdict) -> bool:
+        """Say whether a verdict fails its test."""
+        return is_red(verdict, self.plan.policy)
+
+    def explain(self, result: CaseResult) -> str:
+        """Return a result as its failing test prints it."""
+        return explain(result, self.plan.policy.name)
+
+    def explain_cost(self, variant: Variant, findings: Sequence[Finding]) -> str:
+        """Return a variant's broken rules as its failing test prints them."""
+        lines = [f"{variant.model} / {variant.compression} / {variant.source}"]
+        lines += [
+            f'  rule "{finding.rule}" of policy {self.plan.policy.name}: {finding.message}'
+            for finding in findings
+            if finding.verdict != "pass"
+        ]
+        return "\n".join([*lines, f"  {self._command(variant.name, 'cost')}"])
+
+    def with_reproduction(self, case: Case, result: CaseResult) -> CaseResult:
+        """Return the result with the command that measures this case alone."""
+        return replace(result, reproduce=self._command(case.name, case.shift.kind))
+
+    def note(self, item: pytest.Item, **measured: Any) -> None:
+        """Keep what a test measured, for its report."""
+        item.stash.setdefault(ITEM_NOTES, []).append(Note(**measured, device=str(self.gate.device)))
+
+    def _command(self, name: str, kind: str) -> str:
+        # Where other tests have this name in theirs, the test's whole name with its brackets is what -k can tell apart.
+        others = sum(name in case.name for case in self.plan.cases)
+        ambiguous = others > 1 or kind == "cost" or (kind == "clean" and self.plan.run_rules)
+        words = ["pytest", "--pyargs", SUITE, "--robustgate-config", shown_path(self.source)]
+        if policy := option(self.config, "policy"):
+            words += ["--robustgate-policy", policy]
+        expression = f"test_{kind}[{name}]" if ambiguous else name
+        return f'{shlex.join(words)} -k "{expression}"'
+
+    # Hooks, in the order in which pytest calls them.
+
+    def pytest_sessionstart(self) -> None:
+        """Show a mistake in the configuration at once, where the gate was asked for by name."""
+        if self.eager:
+            try:
+                _ = self.plan
+            except ConfigurationError as error:
+                raise pytest.UsageError(f"robustgate: {error}") from error
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Parametrize every test that uses the gate's own `case` or `variant`."""
+        if not _is_ours(metafunc, "case"):
+            return
+        try:
+            plan = self.plan
+        except ConfigurationError as error:
+            raise pytest.Collector.CollectError(f"robustgate: {error}") from error
+        kinds = {kind for kind in MARKERS if metafunc.definition.get_closest_marker(kind)}
+        asked = set(metafunc.definition._fixtureinfo.argnames)
+        if "variant" in asked and not asked & {"case", "shift"}:
+            rules = plan.run_rules
+            variants = [one for one in plan.variants if "cost" not in kinds or one.name in rules]
+            names = [one.name for one in variants] or [NOT_PLANNED]
+            metafunc.parametrize("variant", variants or [None], ids=names)
+            return
+        cases = [case for case in plan.cases if not kinds or case.shift.kind in kinds]
+        names = [case.name for case in cases] or [NOT_PLANNED]
+        metafunc.parametrize("case", cases or [None], ids=names, indirect=True)
+
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        """Take out tests that this configuration plans nothing for; mark the others with their kind."""
+        kept, dropped = [], []
+        for item in items:
+            case = _case_of(item)
+            (dropped if getattr(item, "callspec", None) and item.callspec.id == NOT_PLANNED else kept).append(item)
+            if case is not None and item.get_closest_marker(case.shift.kind) is None:
+                item.add_marker(case.shift.kind)
+        if dropped:
+            config.hook.pytest_deselected(items=dropped)
+            items[:] = kept
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Remember which cases were selected."""
+        cases = [case for item in session.items if (case := _case_of(item)) is not None]
+        self.selected = {key(case) for case in cases}
+        self.live.total = len(cases)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+        """Send what a test measured along with its report; a test that broke is an error, not a gap."""
+        report: pytest.TestReport = yield  # type: ignore[misc, assignment]
+        case = _case_of(item)
+        notes = item.stash.get(ITEM_NOTES, [])
+        if case is not None and report.failed and not any(note.case for note in notes):
+            message = str(call.excinfo.value if call.excinfo else report.longrepr)
+            broken = self.with_reproduction(case, CaseResult.of(case, verdict="error", message=message))
+            notes = [*notes, Note(case=broken)]
+        if notes and (call.when == "call" or report.failed):
+            report.robustgate = NOTES.dump_json(notes).decode()  # type: ignore[attr-defined]
+            item.stash[ITEM_NOTES] = []
+        return report  # type: ignore[return-value]
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Collect what was measured, here or in a worker."""
+        sent = getattr(report, "robustgate", None)
+        if sent is not None and not self.is_worker:
+            self.notes += NOTES.validate_json(sent)
+            self.live.count(self.notes[-1].case)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
+        """Learn how much there is to do."""
+        self.live.total = len(ids)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Take from a finished worker which cases it had selected; all workers select the same."""
+        self.selected |= {tuple(pair) for pair in getattr(node, "workeroutput", {}).get(SELECTED, [])}
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """Judge the run as a whole, write its reports, and turn it red where something was not measured."""
+        self.live.clear()
+        if self.is_worker:
+            self.config.workeroutput[SELECTED] = sorted(self.selected)  # type: ignore[attr-defined]
+            return
+        if self.config.option.collectonly or not (self.selected or self.notes):
+            return
+        self.results = self._assemble()
+        folder = self.config.invocation_params.dir / (option(self.config, "report") or "robustgate-report")
+        self.report = write_reports(self.results, folder)
+        self.complaint = self._complaint(self.results)
+        if self.complaint and exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def _assemble(self) -> Results:
+        devices = {note.device for note in self.notes if note.device}
+        circumstances = Circumstances(
+            id=self.began.strftime("%Y%m%dT%H%M%S"),
+            started=self.began,
+            seconds=time.perf_counter() - self.clock,
+            device=", ".join(sorted(devices)) or "none",
+            versions=code_version(),
+        )
+        cases = [note.case for note in self.notes if note.case]
+        variants = [note.variant for note in self.notes if note.variant]
+        return assemble(
+            self.plan,
+            {key(case): case for case in cases},
+            {variant.name: variant for variant in variants},
+            [finding for note in self.notes for finding in note.findings],
+            self.selected | {key(case) for case in cases},
+            circumstances,
+        )
+
+    def _complaint(self, results: Results) -> str:
+        """Return why a run whose tests all passed is red all the same, or an empty text."""
+        missing = [row.name for row in results.cases if row.selected and row.verdict == "incomplete"]
+        if missing:
+            return f"{len(missing)} selected cases were not measured, {missing[0]} among them"
+        if self.config.getoption("robustgate_complete") and not results.run.complete:
+            left = results.run.planned - results.run.measured
+            return (
+                f"--robustgate-complete: {left} of {results.run.planned} planned cases or some costs were not measured"
+            )
+        return ""
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Print the verdict of the run."""
+        if self.results is None:
+            return
+        from robustgate.pytest_plugin.summary import summarize
+
+        run = self.results.run
+        colour = {"pass": "green", "waived": "yellow", "incomplete": "yellow"}.get(run.verdict, "red")
+        terminalreporter.section(f"robustgate: policy {run.policy}", sep="=")
+        for index, line in enumerate(summarize(self.results, self.report)):
+            terminalreporter.write_line(line, **({colour: True, "bold": True} if index == 0 else {}))
+        if self.complaint:
+            terminalreporter.write_line(f"red: {self.complaint}", red=True, bold=True)
+
+
+def _case_of(item: pytest.Item) -> Case | None:
+    callspec = getattr(item, "callspec", None)
+    case = callspec.params.get("case") if callspec else None
+    return case if isinstance(case, Case) else None
+
+
+def _is_ours(metafunc: pytest.Metafunc, name: str) -> bool:
+    """Say whether a test gets `name` from this plugin, and not from a fixture or a parameter of its own."""
+    definitions = metafunc._arg2fixturedefs.get(name, ())
+    if not definitions or definitions[-1].func.__module__ != fixtures.__name__:
+        return False
+    own = {"case", "variant", "shift"}
+    for marker in metafunc.definition.iter_markers("parametrize"):
+        names = marker.args[0] if marker.args else marker.kwargs.get("argnames", ())
+        listed = names.replace(",", " ").split() if isinstance(names, str) else names
+        if own & set(listed):
+            return False
+    return True

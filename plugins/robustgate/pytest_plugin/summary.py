@@ -1,0 +1,33 @@
+"""The run's verdict for the terminal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from robustgate.core.records import Results
+from robustgate.engine.results import shown_path
+
+
+def summarize(results: Results, report: Path) -> list[str]:
+    """Return the lines of the closing summary, the verdict first."""
+    run = results.run
+    counts = Counter(row.verdict for row in results.cases if row.selected)
+    told = ", ".join(f"{counts[verdict]} {verdict}" for verdict in counts)
+    kept = sum(row.cached for row in results.cases)
+    lines = [
+        f"{run.verdict}: {run.measured:,} of {run.planned:,} planned cases measured ({kept:,} kept from before)"
+        + (f": {told}" if told else "")
+    ]
+    costs = Counter(finding.verdict for finding in results.findings)
+    if costs:
+        lines.append("rules on variants: " + ", ".join(f"{count} {verdict}" for verdict, count in costs.items()))
+    if run.selected < run.planned:
+        left = run.planned - run.selected
+        lines.append(f"{left:,} cases were not selected: this run certifies nothing as a whole")
+    unruled = sum(not row.findings for row in results.cases if row.value is not None)
+    if unruled:
+        lines.append(f"{unruled:,} cases were measured under no rule of the policy")
+    lines += [f"waiver expired on {waiver.until}: {waiver.reason}" for waiver in results.waivers if waiver.expired]
+    lines.append(f"report: {shown_path(report)}")
+    return lines

@@ -1,0 +1,37 @@
+"""report.html: one file that asks nobody for anything."""
+
+from __future__ import annotations
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from robustgate.core.records import Results
+from robustgate.reports import figures, view
+from robustgate.reports.costs import costs
+from robustgate.reports.matrix import matrices
+from robustgate.reports.troubles import OPEN, troubles
+
+
+def render(results: Results) -> str:
+    """Return the report as a self-contained HTML page. Text from outside is escaped."""
+    environment = Environment(
+        loader=PackageLoader("robustgate.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found = troubles(results)
+    return environment.get_template("report.html.j2").render(
+        results=results,
+        run=results.run,
+        view=view,
+        figures=figures,
+        verdict=view.STANDING[results.run.verdict],
+        troubles=found[:OPEN],
+        more_troubles=found[OPEN:],
+        matrices=matrices(results),
+        groups=view.groups(results),
+        costs=costs(results),
+        subjects=view.subjects(results),
+        waived=view.waived(results),
+    )

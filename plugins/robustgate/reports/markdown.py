@@ -1,0 +1,162 @@
+"""report.md: the run on one page of plain text, verdict first."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from robustgate.core.records import Results
+from robustgate.reports import figures, view
+from robustgate.reports.costs import costs
+from robustgate.reports.matrix import Digest, Matrix, digest, matrices
+from robustgate.reports.troubles import KINDS, OPEN, Trouble, troubles
+
+SPECIAL = re.compile(r"^[#+-]|(?<=^\d)[.)]|[\\`*\[\]|~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+
+
+def render(results: Results) -> str:
+    """Return the report as Markdown (GitHub's). Text from outside is escaped: it shows, and formats nothing."""
+    parts = [
+        *_verdict(results),
+        *_troubles(results),
+        *_matrices(results),
+        *_costs(results),
+        *_waivers(results),
+        *_provenance(results),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def escape(text: str) -> str:
+    """Return outside text so that Markdown shows it as it is, on one line, in a table's cell too."""
+    line = " ".join(text.split())
+    safe = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return SPECIAL.sub(lambda found: f"\\{found[0]}", safe)
+
+
+def fenced(text: str) -> str:
+    """Return text as a code block that no run of backticks within it can close."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}sh\n{text}\n{fence}"
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, numbers_from: int) -> str:
+    """Return a table of escaped cells; columns from `numbers_from` on are aligned to the right."""
+    rule = ["---" if place < numbers_from else "---:" for place in range(len(heads))]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (heads, rule, *rows))
+
+
+def _verdict(results: Results) -> list[str]:
+    run = results.run
+    counts = [
+        [f"{kind.mark} {kind.word}", figures.count(number), kind.meaning] for kind, number in view.counts(results)
+    ]
+    level = figures.level(run.confidence)
+    kind = view.STANDING[run.verdict]
+    return [
+        f"# robustgate: {kind.mark} {kind.word}",
+        f"{escape(view.sentence(results))} Policy **{escape(run.policy)}**, intervals at {level} confidence, "
+        f"{figures.count(run.measured)} of {figures.counted(run.planned, 'planned case')} measured.",
+        *(f"> **{escape(note)}**" for note in view.cautions(results)),
+        _table(["verdict", "cases", "meaning"], counts, numbers_from=1).replace("| ---: | ---: |", "| ---: | --- |"),
+    ]
+
+
+def _troubles(results: Results) -> list[str]:
+    found = troubles(results)
+    if not found:
+        return []
+    parts = ["## What did not pass, and why", *(_trouble(trouble) for trouble in found[:OPEN])]
+    rest = found[OPEN:]
+    if rest:
+        parts += [
+            f"<details><summary>{len(rest)} more</summary>",
+            *(_trouble(trouble) for trouble in rest),
+            "</details>",
+        ]
+    return parts
+
+
+def _trouble(trouble: Trouble) -> str:
+    reasons = "\n".join(f"- {escape(reason)}" for reason in trouble.reasons)
+    code = fenced(trouble.reproduce) if trouble.reproduce else ""
+    heading = f"### {trouble.standing.mark} {trouble.standing.word}: {escape(trouble.title)}"
+    return "\n\n".join(part for part in (heading, reasons, code) if part)
+
+
+def _matrices(results: Results) -> list[str]:
+    found = matrices(results)
+    if not found:
+        return []
+    legend = ", ".join(f"{kind.mark} {kind.word}" for kind, _ in view.counts(results))
+    explanation = "Percent. Corruptions: mean over severities (worst at its severity). · is not in the plan."
+    return ["## Accuracy", f"{explanation} Marks: {legend}.", *(part for item in found for part in _matrix(item))]
+
+
+def _matrix(matrix: Matrix) -> list[str]:
+    heads = ["compression", *(escape(f"{column.label} {column.note}") for column in matrix.columns)]
+    rows = [[escape(row.label), *map(_cell, map(digest, row.cells))] for row in matrix.rows]
+    return [
+        f"### {escape(matrix.model)} trained on {escape(matrix.source)}",
+        _table(heads, rows, numbers_from=1),
+    ]
+
+
+def _cell(found: Digest | None) -> str:
+    if found is None:
+        return "·"
+    return (
+        f"**{found.text} {found.standing.mark}**"
+        if found.standing.word in KINDS
+        else f"{found.text} {found.standing.mark}"
+    )
+
+
+def _costs(results: Results) -> list[str]:
+    heads = ["variant", "format", "size", "of reference", "deflated", "parameters", "nonzero", "MACs", "latency"]
+    rows = [
+        (
+            *(escape(cost.title), cost.format, cost.size, cost.share, cost.deflated),
+            *(cost.parameters, cost.nonzero, cost.macs, cost.latency),
+        )
+        for cost in costs(results)
+    ]
+    parts = ["## Costs", _table(heads, rows, numbers_from=2)] if rows else []
+    labels = view.subjects(results)
+    rules = [
+        [
+            escape(labels.get(finding.subject, finding.subject)),
+            escape(finding.rule),
+            escape(finding.message),
+            f"{view.STANDING[finding.verdict].mark} {finding.verdict}",
+        ]
+        for finding in results.findings
+    ]
+    if rules:
+        parts += ["## Rules on variants", _table(["variant", "rule", "finding", "verdict"], rules, numbers_from=4)]
+    return parts
+
+
+def _waivers(results: Results) -> list[str]:
+    rows = [
+        (
+            *(escape(view.where_text(waiver.where)), escape(waiver.until)),
+            *("expired" if waiver.expired else "in force", figures.count(waiver.findings), escape(waiver.reason)),
+        )
+        for waiver in results.waivers
+    ]
+    parts = []
+    if rows:
+        heads = ["where", "until", "state", "findings", "reason"]
+        parts += ["## Waivers", _table(heads, rows, numbers_from=5)]
+    covered = [f"- {escape(title)}: {escape(finding.message)}" for title, finding in view.waived(results)]
+    if covered:
+        summary = f"<details><summary>{figures.counted(len(covered), 'waived finding')}</summary>"
+        parts += [summary, "\n".join(covered), "</details>"]
+    return parts
+
+
+def _provenance(results: Results) -> list[str]:
+    facts = "\n".join(f"- {escape(name)}: {escape(text)}" for name, text in view.facts(results))
+    return ["## Provenance", facts, "Run it again:", fenced(view.again(results))]

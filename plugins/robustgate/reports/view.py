@@ -1,0 +1,214 @@
+"""What every report shows, in words and figures, before it is HTML or Markdown."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from dataclasses import dataclass
+
+from robustgate.core.records import CaseResult, Finding, Results, Shift, VariantRecord, Verdict
+from robustgate.reports import figures
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a case or finding stands. A verdict, or one of the two that say why there is none worth the name."""
+
+    word: str
+    mark: str
+    meaning: str
+
+    @property
+    def slug(self) -> str:
+        """The word as a CSS class."""
+        return self.word.replace(" ", "-")
+
+
+# From worst to best.
+STANDINGS = (
+    Standing("error", "!", "could not be measured or judged"),
+    Standing("fail", "✗", "a rule is broken"),
+    Standing("incomplete", "…", "planned and not measured"),
+    Standing("undecided", "?", "the data cannot tell at the confidence asked"),
+    Standing("waived", "~", "a rule is broken, under a waiver that has not expired"),
+    Standing("not selected", "—", "left out by the selection of this run"),
+    Standing("no rule", "∅", "measured, and no rule of the policy is about it"),
+    Standing("pass", "✓", "every rule on it holds"),
+)
+STANDING = {standing.word: standing for standing in STANDINGS}
+
+SENTENCES: dict[Verdict, str] = {
+    "pass": "every rule of the policy holds.",
+    "fail": "a rule of the policy is broken.",
+    "undecided": "no rule is broken for certain, and the data cannot tell whether all of them hold.",
+    "incomplete": "not everything that was planned has been measured and judged.",
+    "waived": "what breaks a rule of the policy is under a waiver that has not expired.",
+    "error": "something could not be measured or judged.",
+}
+
+
+def standing(case: CaseResult) -> Standing:
+    """Return how a case stands; measured under no rule is ``no rule``, never a pass."""
+    if not case.selected:
+        return STANDING["not selected"]
+    if case.value is not None and not case.findings and case.verdict in ("pass", "incomplete"):
+        return STANDING["no rule"]
+    return STANDING[case.verdict]
+
+
+def counts(results: Results) -> list[tuple[Standing, int]]:
+    """Return how many cases stand how, worst first, without zeros."""
+    found = Counter(standing(case) for case in results.cases)
+    return [(kind, found[kind]) for kind in STANDINGS if found[kind]]
+
+
+def figure(case: CaseResult) -> str:
+    """Return a case's accuracy in percent without unit, or words that say why there is none."""
+    if case.value is not None:
+        return figures.tenths(case.value)
+    return "not measured" if case.selected else "not selected"
+
+
+def shift_label(shift: Shift) -> str:
+    """Return a shift as a table names it: ``→ webcam``, ``fog, severity 3``, ``pgd (linf, eps 0.004)``."""
+    if shift.kind == "clean":
+        return "clean"
+    if shift.kind == "domain_shift":
+        return f"→\u00a0{shift.target}"
+    if shift.kind == "corruption":
+        return f"{shift.corruption}, severity\u00a0{shift.severity}"
+    return f"{shift.attack} ({shift.detail})" if shift.detail else str(shift.attack)
+
+
+def variant_label(subject: CaseResult | VariantRecord) -> str:
+    """Return ``resnet18 / fp60 / amazon``."""
+    return f"{subject.model} / {subject.compression} / {subject.source}"
+
+
+def subjects(results: Results) -> dict[str, str]:
+    """Return for each variant's name, which findings of the whole run are about, its label."""
+    return {record.name: variant_label(record) for record in results.variants}
+
+
+def loss(case: CaseResult) -> str:
+    """Return which classes lost most: ``cat: 50.0 → 21.0 %``, or nothing."""
+    return ", ".join(
+        f"{lost.name}: {figures.tenths(lost.reference)} → {figures.percent(lost.value)}" for lost in case.most_lost
+    )
+
+
+def sample_count(case: CaseResult) -> str:
+    """Return ``2,000``, or ``500 of 2,000`` where measuring stopped early."""
+    if case.value is None and not case.n:
+        return figures.NOTHING
+    whole = case.n == case.n_total
+    return figures.count(case.n) if whole else f"{figures.count(case.n)} of {figures.count(case.n_total)}"
+
+
+def details(case: CaseResult) -> list[tuple[str, str]]:
+    """Return what a case's `details` and its bookkeeping say, as name and text."""
+    named = [(key.replace("_", " "), figures.detail(value)) for key, value in case.details.items()]
+    if case.measurement:
+        named.append(("measurement", figures.brief(case.measurement)))
+    if case.value is not None:
+        named.append(("time", "kept from an earlier run" if case.cached else figures.duration(case.seconds)))
+    return named
+
+
+def cautions(results: Results) -> list[str]:
+    """Return what a reader of the verdict must know besides: what the run leaves open."""
+    run, found = results.run, Counter(standing(case).word for case in results.cases)
+    left_out = max(found["not selected"], run.planned - run.selected)
+    unmeasured = max(sum(case.selected and case.value is None for case in results.cases), run.selected - run.measured)
+    notes = []
+    if left_out:
+        share = f"{figures.count(left_out)} of {figures.counted(run.planned, 'planned case')}"
+        notes.append(f"{share} {_were(left_out)} not selected: this run certifies nothing as a whole.")
+    if unmeasured:
+        notes.append(f"{figures.counted(unmeasured, 'selected case')} {_were(unmeasured)} not measured.")
+    if not run.complete and not notes:
+        notes.append("The run is not complete: it certifies nothing as a whole.")
+    if found["no rule"]:
+        notes.append(f"{figures.counted(found['no rule'], 'case')} {_were(found['no rule'])} measured under no rule.")
+    expired = sum(waiver.expired for waiver in results.waivers)
+    if expired:
+        notes.append(f"{figures.counted(expired, 'waiver')} of the policy {'has' if expired == 1 else 'have'} expired.")
+    return notes
+
+
+def _were(number: int) -> str:
+    return "was" if number == 1 else "were"
+
+
+def sentence(results: Results) -> str:
+    """Return the verdict in one sentence, for what was measured."""
+    run = results.run
+    lead = "" if run.complete or run.verdict != "pass" else "of what was measured, "
+    judged = results.findings or any(case.findings for case in results.cases)
+    text = f"{lead}{SENTENCES[run.verdict]}" if judged or run.verdict != "pass" else "no rule was applied to anything."
+    return text[0].upper() + text[1:]
+
+
+def again(results: Results) -> str:
+    """Return the command that makes the run once more."""
+    words = ["--robustgate-config", results.run.config, "--robustgate-policy", results.run.policy]
+    return shlex.join(["pytest", "--pyargs", "robustness_tests", *words])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """The cases of one variant, with their indices into the results' cases."""
+
+    title: str
+    cases: tuple[tuple[int, CaseResult], ...]
+
+    @property
+    def tally(self) -> str:
+        """How many stand how, worst first: ``2 fail, 22 pass``."""
+        found = Counter(standing(case) for _, case in self.cases)
+        return ", ".join(f"{found[kind]} {kind.word}" for kind in STANDINGS if found[kind])
+
+    @property
+    def metric(self) -> str:
+        """What the group's values are: ``accuracy``."""
+        return ", ".join(dict.fromkeys(case.metric for _, case in self.cases))
+
+
+def groups(results: Results) -> list[Group]:
+    """Return the cases by variant, both in the order of the results."""
+    found: dict[str, list[tuple[int, CaseResult]]] = {}
+    for index, case in enumerate(results.cases):
+        found.setdefault(variant_label(case), []).append((index, case))
+    return [Group(title=title, cases=tuple(cases)) for title, cases in found.items()]
+
+
+def waived(results: Results) -> list[tuple[str, Finding]]:
+    """Return the findings under a waiver, each with the title of its case or variant."""
+    found = [
+        (f"{variant_label(case)} {case.shift.phrase}", finding) for case in results.cases for finding in case.findings
+    ]
+    labels = subjects(results)
+    found += [(labels.get(finding.subject, finding.subject), finding) for finding in results.findings]
+    return [(title, finding) for title, finding in found if finding.verdict == "waived"]
+
+
+def where_text(where: dict[str, str]) -> str:
+    """Return the pattern of a waiver: ``compression = fp60, attack = pgd``."""
+    return ", ".join(f"{key} = {pattern}" for key, pattern in where.items())
+
+
+def facts(results: Results) -> list[tuple[str, str]]:
+    """Return where a run comes from, as name and text."""
+    run = results.run
+    return [
+        ("run", run.id),
+        ("started", run.started),
+        ("took", figures.duration(run.seconds)),
+        ("device", run.device),
+        ("seed", str(run.seed)),
+        ("policy", run.policy),
+        ("confidence", figures.level(run.confidence)),
+        ("configuration", run.config),
+        ("configuration SHA-256", run.config_sha256),
+        *((f"{name} version", version) for name, version in run.versions.items()),
+    ]

@@ -1,0 +1,378 @@
+"""Static quantization: what ships is small, as good as the float network, the same every time, and has a twin."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import subprocess
+import sys
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from robustgate.compression.static_quantization import StaticQuantization
+from robustgate.core.components import Architecture, Network, Samples
+from robustgate.core.errors import CompressionError
+from robustgate.engine.twin import Twin
+from robustgate.zoo.cifar_resnet import PaddedShortcut, cifar_resnet
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Normalizing(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network((images - self.mean) / self.std)
+
+
+@dataclass
+class Bench:
+    """As much of a workshop as a quantizer needs."""
+
+    images: np.ndarray
+    folder: Path
+
+    @property
+    def example(self) -> Tensor:
+        return as_tensor(self.images[:2])
+
+    def samples(self, split: str) -> Samples:
+        assert split == "calibration"
+        count = len(self.images)
+        return Samples(
+            images=self.images, labels=np.zeros(count, np.int64), classes=("one", "two"), names=("drawn",) * count
+        )
+
+
+def as_tensor(images: np.ndarray) -> Tensor:
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float().div(255)
+
+
+def network_of(module: nn.Module) -> Network:
+    return Network(module=module.eval(), architecture=Architecture(build="a:b", args={}, mean=MEAN, std=STD))
+
+
+def noisy_images(count: int, size: int = 16) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+
+def small_network(seed: int = 0) -> Network:
+    torch.manual_seed(seed)
+    return network_of(Normalizing(cifar_resnet(depth=8, num_classes=5, width=8)))
+
+
+def quantize(network: Network, folder: Path, images: np.ndarray | None = None, **options: Any) -> Path:
+    folder.mkdir(exist_ok=True)
+    images = noisy_images(24) if images is None else images
+    options.setdefault("calibration_images", len(images))
+    return StaticQuantization(**options).apply(network, Bench(images, folder)).path
+
+
+def logits_of_file(path: Path, images: Tensor, batch: int = 100) -> np.ndarray:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    (name,) = (entry.name for entry in session.get_inputs())
+    return np.concatenate([session.run(None, {name: part.numpy()})[0] for part in images.split(batch)])
+
+
+def logits_of_module(module: nn.Module, images: Tensor) -> np.ndarray:
+    with torch.no_grad():
+        return torch.cat([module(part) for part in images.split(100)]).numpy()
+
+
+def input_gradient(module: nn.Module, images: Tensor) -> Tensor:
+    """The gradient of the two best logits' difference."""
+    images = images.clone().requires_grad_()
+    best = module(images).topk(2, dim=1).values
+    (gradient,) = torch.autograd.grad((best[:, 0] - best[:, 1]).sum(), images)
+    return gradient.flatten(1)
+
+
+# --- the file --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def small_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return quantize(small_network(), tmp_path_factory.mktemp("small"))
+
+
+def test_the_file_takes_batches_of_any_size_and_gives_float_logits(small_file):
+    model = onnx.load(small_file)
+    onnx.checker.check_model(model, full_check=True)
+    (images,), (logits,) = model.graph.input, model.graph.output
+    assert (images.name, logits.name) == ("images", "logits")
+    assert images.type.tensor_type.elem_type == logits.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    x = as_tensor(noisy_images(17))
+    together = logits_of_file(small_file, x)
+    assert together.shape == (17, 5)
+    for batch in (1, 2):
+        np.testing.assert_allclose(logits_of_file(small_file, x, batch), together, atol=1e-5)
+
+
+def weights_of(path: Path) -> dict[str, np.ndarray]:
+    """The integers and scales that stand before each convolution."""
+    model = onnx.load(path)
+    values = {value.name: onnx.numpy_helper.to_array(value) for value in model.graph.initializer}
+    made = {name: node for node in model.graph.node for name in node.output}
+    return {
+        node.name: [values[name] for name in made[node.input[1]].input]
+        for node in model.graph.node
+        if node.op_type == "Conv"
+    }
+
+
+def test_weights_are_int8_with_a_scale_for_each_filter(tmp_path, small_file):
+    assert weights_of(small_file)
+    for weight, scale, zero in weights_of(small_file).values():
+        assert weight.dtype == np.int8
+        assert scale.shape == zero.shape == weight.shape[:1]
+        assert not zero.any()
+        # A filter's largest weight uses the whole range.
+        assert set(np.abs(weight.astype(int)).reshape(len(weight), -1).max(axis=1)) <= {127, 128}
+    per_tensor = quantize(small_network(), tmp_path / "tensor", per_channel=False)
+    assert {scale.size for _, scale, _ in weights_of(per_tensor).values()} == {1}
+    reduced = quantize(small_network(), tmp_path / "reduced", reduce_range=True)
+    assert max(np.abs(weight.astype(int)).max() for weight, *_ in weights_of(reduced).values()) <= 64
+
+
+def activation_ranges(path: Path) -> tuple[set[Any], list[float]]:
+    model = onnx.load(path)
+    values = {value.name: onnx.numpy_helper.to_array(value) for value in model.graph.initializer}
+    nodes = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
+    return {values[node.input[2]].dtype for node in nodes}, [float(values[node.input[1]]) for node in nodes]
+
+
+def test_activations_are_of_the_type_and_the_ranges_of_the_method_asked_for(tmp_path, small_file):
+    kinds, extremes = activation_ranges(small_file)
+    assert kinds == {np.dtype(np.uint8)}
+    signed = quantize(small_network(), tmp_path / "int8", activations="int8")
+    assert activation_ranges(signed)[0] == {np.dtype(np.int8)}
+    for method in ("percentile", "entropy"):
+        _, scales = activation_ranges(quantize(small_network(), tmp_path / method, calibration=method))
+        assert scales != extremes
+        # Histograms cut a range off; they never make it wider than a bin.
+        assert all(scale <= 1.02 * extreme for scale, extreme in zip(scales, extremes, strict=True))
+
+
+def test_ranges_come_from_the_first_images_of_the_split_in_order(tmp_path):
+    # The network is one channel's mean. In the first 21 images that channel runs to 0.4, behind them to 1.
+    class Mean(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return nn.functional.conv2d(images, torch.ones(2, 3, 1, 1)).mean((2, 3))
+
+    images = np.zeros((30, 8, 8, 3), np.uint8)
+    images[20] = 102
+    images[21:] = 255
+    path = quantize(network_of(Mean()), tmp_path / "mean", images, calibration_images=21)
+    _, scales = activation_ranges(path)
+    assert scales[0] == pytest.approx(0.4 / 255, rel=1e-5)
+
+
+def test_the_same_network_and_images_give_the_same_bytes_in_another_process_too(tmp_path, small_file):
+    again = quantize(small_network(), tmp_path / "again")
+    assert again.read_bytes() == small_file.read_bytes()
+    script = (
+        "import sys; sys.path[:0] = [sys.argv[1]]; import test_static_quantization as t; from pathlib import Path;"
+        "t.quantize(t.small_network(), Path(sys.argv[2]))"
+    )
+    other = tmp_path / "other"
+    environment = {**os.environ, "PYTHONHASHSEED": "12345"}
+    subprocess.run([sys.executable, "-c", script, Path(__file__).parent, other], check=True, env=environment)
+    assert (other / small_file.name).read_bytes() == small_file.read_bytes()
+
+
+def test_the_file_tells_nothing_of_the_machine_that_made_it(small_file):
+    content = small_file.read_bytes()
+    for trace in (b"/work", b"/home", b"/tmp", b".py", b"site-packages", os.getcwd().encode(), b"Normalizing"):
+        assert trace not in content, trace
+    assert not re.search(rb"(/[\w.-]+){3,}", content)
+    model = onnx.load(small_file)
+    assert {entry.domain for entry in model.opset_import} == {""}
+
+
+def test_it_is_quiet_and_leaves_nothing_changed(tmp_path, capfd):
+    network = small_network()
+    network.module.train()
+    before = {key: value.clone() for key, value in network.module.state_dict().items()}
+    random_state, level = torch.get_rng_state(), logging.root.manager.disable
+    handlers, filters = list(logging.getLogger().handlers), list(warnings.filters)
+    for method in ("minmax", "percentile", "entropy"):
+        quantize(network, tmp_path / method, calibration=method)
+    assert capfd.readouterr() == ("", "")
+    assert logging.getLogger().handlers == handlers
+    assert logging.root.manager.disable == level
+    assert list(warnings.filters) == filters
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert network.module.training
+    assert all(torch.equal(value, before[key]) for key, value in network.module.state_dict().items())
+    assert sorted(path.name for path in (tmp_path / "minmax").iterdir()) == ["float.onnx", "int8.onnx"]
+
+
+def test_the_component_imports_nothing_heavy():
+    script = (
+        "import sys, robustgate.compression.static_quantization;"
+        "print(sorted({'torch', 'onnx', 'onnxruntime', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
+
+
+# --- refusals --------------------------------------------------------------------------------------------------------
+
+
+def test_too_few_calibration_images_are_refused(tmp_path):
+    with pytest.raises(CompressionError, match=r"calibration_images is 25, but the calibration split .* has 24"):
+        quantize(small_network(), tmp_path / "few", calibration_images=25)
+    assert not list((tmp_path / "few").iterdir())
+    with pytest.raises(ValueError, match="calibration_images must be at least 1, got 0"):
+        StaticQuantization(calibration_images=0)
+
+
+def test_an_operator_that_onnx_does_not_have_is_named(tmp_path, capfd):
+    class Odd(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return torch.linalg.svdvals(images.flatten(2)).sum(-1)
+
+    with pytest.raises(CompressionError) as caught:
+        quantize(network_of(Odd()), tmp_path / "odd")
+    assert str(caught.value) == (
+        "static_quantization: the network cannot be exported to ONNX: it has no form of the operator aten._linalg_svd"
+    )
+    assert capfd.readouterr() == ("", "")
+
+
+def test_control_flow_that_depends_on_the_image_is_refused_in_one_line(tmp_path, capfd):
+    class Branching(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return images.mean((2, 3)) if images.sum() > 0 else images.amax((2, 3))
+
+    with pytest.raises(CompressionError, match=r"cannot be exported to ONNX: .*data-dependent") as caught:
+        quantize(network_of(Branching()), tmp_path / "branching")
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+# --- the file and its twin -------------------------------------------------------------------------------------------
+
+
+def agreement(path: Path, images: Tensor) -> tuple[float, float]:
+    """The share of images on which file and twin agree, and the largest difference of a logit."""
+    found, twin = logits_of_file(path, images), logits_of_module(Twin.from_file(path), images)
+    return float(np.mean(found.argmax(1) == twin.argmax(1))), float(np.abs(found - twin).max())
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"activations": "int8"}, {"per_channel": False}, {"calibration": "percentile"}], ids=str
+)
+def test_the_twin_of_a_small_network_computes_what_its_file_computes(tmp_path, options):
+    path = quantize(small_network(), tmp_path / "file", **options)
+    images = as_tensor(noisy_images(100))
+    reference = logits_of_module(small_network().module, images)
+    found, twin = logits_of_file(path, images), logits_of_module(Twin.from_file(path), images)
+    error = np.abs(found - reference).mean()
+    # Of the difference that quantization makes, the twin explains nearly all.
+    assert np.abs(found - twin).mean() < 0.2 * error
+    exact = logits_of_module(Twin.from_file(path.with_name("float.onnx")), images)
+    np.testing.assert_allclose(exact, reference, atol=1e-4)
+
+
+def test_a_shortcut_that_was_pruned_is_exported_and_has_a_twin(tmp_path):
+    network = small_network()
+    shortcut = next(module for module in network.module.modules() if isinstance(module, PaddedShortcut))
+    # The channels behind it stay as many, in another order: no plain padding any more.
+    shortcut.source = shortcut.source[1:] + shortcut.source[:1]
+    shortcut.source[3], shortcut.source[7] = shortcut.source[7], shortcut.source[3]
+    path = quantize(network, tmp_path / "pruned")
+    assert {"Pad", "Gather"} <= {node.op_type for node in onnx.load(path).graph.node}
+    images = as_tensor(noisy_images(50))
+    exact = logits_of_module(Twin.from_file(path.with_name("float.onnx")), images)
+    np.testing.assert_allclose(exact, logits_of_module(network.module, images), atol=1e-4)
+    assert agreement(path, images)[0] >= 0.9
+
+
+def test_a_torchvision_resnet18_agrees_with_its_twin(tmp_path):
+    from torchvision.models import resnet18
+
+    torch.manual_seed(0)
+    network = network_of(Normalizing(resnet18(num_classes=10)))
+    path = quantize(network, tmp_path / "resnet18", noisy_images(20, 64))
+    # Drawn smooth: noise of one mean gives a random network no reason to tell images apart.
+    coarse = np.random.default_rng(1).integers(0, 256, (60, 4, 4, 3), dtype=np.uint8)
+    images = as_tensor(coarse.repeat(16, axis=1).repeat(16, axis=2))
+    # The example's channels lie last in memory; no trace of that is in the graph.
+    assert not {"Range", "Gather", "Shape"} & {node.op_type for node in onnx.load(path).graph.node}
+    share, difference = agreement(path, images)
+    assert share >= 0.95
+    assert difference < 0.1 * np.ptp(logits_of_module(network.module, images))
+
+
+# --- a published network on its published data -----------------------------------------------------------------------
+
+BUILT: dict[str, Any] = {}
+
+
+@pytest.fixture
+def resnet20(real_data, tmp_path_factory) -> Mapping[str, Any]:
+    """The published CIFAR-10 ResNet-20, its int8 file, and the 2,000 test images; built once."""
+    if not BUILT:
+        module = cifar_resnet(depth=20, num_classes=10)
+        module.load_state_dict(load_file(real_data / "weights" / "cifar10_resnet20.safetensors"), strict=False)
+        network = network_of(Normalizing(module))
+        calibration = np.load(real_data / "cifar" / "cifar10_train_10000.npz")["images"]
+        path = quantize(network, tmp_path_factory.mktemp("cifar"), calibration, calibration_images=200)
+        test = np.load(real_data / "cifar" / "cifar10_test_2000.npz")
+        images = as_tensor(test["images"])
+        BUILT.update(network=network, path=path, images=images, labels=test["labels"])
+        BUILT["logits"] = logits_of_file(path, images)
+    return MappingProxyType(BUILT)
+
+
+def test_int8_accuracy_is_within_a_point_of_float_and_the_file_a_third_of_its_size(resnet20, record_property):
+    accuracy = np.mean(resnet20["logits"].argmax(1) == resnet20["labels"])
+    ratio = resnet20["path"].stat().st_size / resnet20["path"].with_name("float.onnx").stat().st_size
+    record_property("accuracy", float(accuracy))
+    record_property("size_ratio", ratio)
+    assert abs(accuracy - 0.918) <= 0.01
+    # Weights alone would be a quarter; a network of 270,000 of them has 115 quantize nodes besides.
+    assert ratio < 0.33
+
+
+def test_the_twin_agrees_with_the_published_network_s_file(resnet20, record_property):
+    twin = logits_of_module(Twin.from_file(resnet20["path"]), resnet20["images"][::4])
+    found = resnet20["logits"][::4]
+    share = np.mean(twin.argmax(1) == found.argmax(1))
+    difference = np.abs(twin - found)
+    record_property("agreement", float(share))
+    record_property("largest_difference", float(difference.max()))
+    assert share >= 0.99
+    assert difference.max() < 1
+    # A rounding mode that is off by half a step shows here long before it shows in the argmax.
+    assert difference.mean() < 0.03
+
+
+def test_the_twin_s_gradient_points_where_the_float_network_s_does(resnet20):
+    images = resnet20["images"][:50]
+    reference = input_gradient(resnet20["network"].module, images)
+    exact = input_gradient(Twin.from_file(resnet20["path"].with_name("float.onnx")), images)
+    quantized = input_gradient(Twin.from_file(resnet20["path"]), images)
+    assert torch.cosine_similarity(reference, exact).min() > 0.999
+    assert torch.cosine_similarity(reference, quantized).median() > 0.9
+    assert (quantized.norm(dim=1) > 0).all()

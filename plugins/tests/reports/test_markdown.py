@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+from robustgate.core.records import CaseResult, Results, Shift
+from robustgate.reports import markdown
+
+HOSTILE = '<img src=x onerror=alert(1)> a|b `code` ``` [x](http://e) *b* __c__ \\ &amp; "q"\n# head\n- item'
+
+
+def section(text: str, heading: str) -> str:
+    """What stands under a second-level heading."""
+    return text.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+
+
+def rows(table: str) -> list[list[str]]:
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+
+
+def test_verdict_comes_first_then_failures(results: Results) -> None:
+    text = markdown.render(results)
+    assert text.startswith("# robustgate: ✗ fail\n\nA rule of the policy is broken. Policy **digits**")
+    headings = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert headings == [
+        "What did not pass, and why",
+        "Accuracy",
+        "Costs",
+        "Rules on variants",
+        "Waivers",
+        "Provenance",
+    ]
+
+
+def test_every_trouble_is_told_worst_first_with_its_reproduce_line(results: Results) -> None:
+    text = section(markdown.render(results), "What did not pass, and why")
+    told = re.findall(r"^### . (\w+): ", text, re.MULTILINE)
+    bad = [case for case in results.cases if case.verdict in ("fail", "undecided")]
+    assert told == sorted(told, key=["fail", "undecided"].index)
+    assert len(told) == len(bad) > 20
+    for case in bad:
+        assert f"```sh\n{case.reproduce}\n```" in text
+    assert text.index("<details>") > text.index("undecided")
+
+
+def test_a_failure_tells_what_the_terminal_tells(single: Results) -> None:
+    text = section(markdown.render(single), "What did not pass, and why")
+    assert "### ✗ fail: resnet20 / filter_pruning / handwritten under gaussian_noise, severity 5" in text
+    assert "- accuracy 41.2 % \\[39.6, 42.8\\] on 2,000 images; the reference holds 50.3 %" in text
+    assert f"- {markdown.escape(single.cases[0].findings[0].message)}" in text
+    assert "- most lost: 3: 50.0 → 21.0 %, 8: 54.5 → 24.0 %" in text
+
+
+def test_a_message_that_repeats_the_findings_is_not_told_twice(single: Results) -> None:
+    case = single.cases[0]
+    message = "\n".join(["resnet20 ...", f"  {case.findings[0].message}", f"  {case.reproduce}"])
+    repeated = markdown.render(replace(single, cases=(replace(case, message=message),)))
+    assert repeated == markdown.render(single)
+
+
+def test_counts(results: Results) -> None:
+    counts = {row[0]: row[1] for row in rows(markdown.render(results).split("## ")[0])[2:]}
+    verdicts = [case.verdict for case in results.cases if case.findings]
+    bare = sum(not case.findings for case in results.cases)
+    assert counts == {
+        "✗ fail": str(verdicts.count("fail")),
+        "? undecided": str(verdicts.count("undecided")),
+        "~ waived": str(verdicts.count("waived")),
+        "∅ no rule": str(bare),
+        "✓ pass": str(verdicts.count("pass")),
+    }
+
+
+def test_the_matrix_gives_means_over_severities(results: Results) -> None:
+    table = rows(section(markdown.render(results), "Accuracy").split("### ")[1])
+    row = dict(zip(table[0], next(row for row in table if row[0] == "filter_pruning"), strict=True))
+    severities = [
+        case.value
+        for case in results.cases
+        if case.source == "handwritten" and case.compression == "filter_pruning" and case.shift.corruption == "fog"
+        if case.value is not None
+    ]
+    assert len(severities) == 3
+    assert row["fog"] == f"**{sum(severities) / 3 * 100:.1f} ({severities[2] * 100:.1f} at 5) ?**"
+    assert row["clean"] == "93.8 ∅"
+    assert row["pgd linf, eps 0.004, 40 steps"] == "**40.1 ✗**"
+    assert all(len(row) == len(table[0]) == 13 for row in table)
+
+
+def test_a_selection_certifies_nothing(selection: Results) -> None:
+    text = markdown.render(selection)
+    assert "> **315 of 360 planned cases were not selected: this run certifies nothing as a whole.**" in text
+    table = rows(section(text, "Accuracy").split("### ")[1])
+    assert table[2][1:10] == ["not selected —"] * 9
+    assert not any(cell.startswith("0.0") for row in table for cell in row)
+
+
+def test_a_whole_run_has_no_such_note(results: Results) -> None:
+    assert "certifies nothing" not in markdown.render(results)
+
+
+def test_no_mean_is_taken_over_a_part_of_the_severities(single: Results) -> None:
+    case = single.cases[0]
+    other = replace(case.shift, severity=3, name="gaussian_noise_s3")
+    missing = CaseResult(
+        name="other", model=case.model, source=case.source, compression=case.compression, shift=other,
+        metric="accuracy", verdict="incomplete",
+    )  # fmt: skip
+    text = markdown.render(replace(single, cases=(case, missing)))
+    assert rows(section(text, "Accuracy"))[2][1] == "**not measured (1 of 2) ✗**"
+
+
+def test_no_rule_at_all_is_not_a_pass(single: Results) -> None:
+    case = replace(single.cases[0], findings=(), verdict="pass")
+    text = markdown.render(replace(single, cases=(case,), run=replace(single.run, verdict="pass")))
+    assert "No rule was applied to anything." in text
+    assert "1 case was measured under no rule." in text
+    assert "✓ pass |" not in text
+
+
+def test_an_expired_waiver_is_seen(results: Results) -> None:
+    expired = replace(results, waivers=(replace(results.waivers[0], expired=True),))
+    assert "> **1 waiver of the policy has expired.**" in markdown.render(expired)
+    assert rows(section(markdown.render(expired), "Waivers"))[2] == [
+        "source = scene, compression = filter_pruning", "2026-12-31", "expired", "2", "retraining, ticket 4711",
+    ]  # fmt: skip
+
+
+def test_costs(results: Results) -> None:
+    table = rows(section(markdown.render(results), "Costs"))
+    assert table[2] == [
+        "resnet20 / none / handwritten", "torch", "320.4 kB", "100.0 %", "292.2 kB", "78,042", "100.0 %", "40.6 M",
+        "not measured",
+    ]  # fmt: skip
+    assert table[6][2:4] == ["104.6 kB", "32.6 %"]
+
+
+def test_provenance_tells_how_to_run_it_again(results: Results) -> None:
+    odd = replace(results, run=replace(results.run, config="my configs/a$b.toml"))
+    text = section(markdown.render(odd), "Provenance")
+    assert (
+        "```sh\npytest --pyargs robustness_tests --robustgate-config 'my configs/a$b.toml' --robustgate-policy digits\n"
+        in text
+    )
+    assert f"- configuration SHA-256: {results.run.config_sha256}" in text
+    assert "- seed: 0" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("a|b", "a\\|b"),
+        ("`x`", "\\`x\\`"),
+        ("<b>&", "&lt;b&gt;&amp;"),
+        ("filter_pruning", "filter_pruning"),
+        ("__init__", "\\_\\_init\\_\\_"),
+        ("a\n# b", "a # b"),
+        ("# b", "\\# b"),
+        ("- b", "\\- b"),
+        ("1. b", "1\\. b"),
+        ("1.5 - b", "1\\.5 - b"),
+        ("[x](y)", "\\[x\\](y)"),
+    ],
+)
+def test_escape(text: str, escaped: str) -> None:
+    assert markdown.escape(text) == escaped
+
+
+def test_no_code_can_close_its_fence() -> None:
+    assert markdown.fenced("a ```` b") == "`````sh\na ```` b\n`````"
+
+
+def test_hostile_text_stays_text(single: Results) -> None:
+    case = single.cases[0]
+    hostile = replace(
+        single,
+        run=replace(single.run, policy=HOSTILE, config=HOSTILE, versions={HOSTILE: HOSTILE}),
+        variants=(replace(single.variants[0], model=HOSTILE, compression=HOSTILE),),
+        cases=(
+            replace(
+                case,
+                name=HOSTILE,
+                model=HOSTILE,
+                source=HOSTILE,
+                compression=HOSTILE,
+                reproduce=HOSTILE,
+                shift=Shift(kind="adversarial", name=HOSTILE, attack=HOSTILE, detail=HOSTILE),
+                findings=(replace(case.findings[0], message=HOSTILE, rule=HOSTILE),),
+                most_lost=(replace(case.most_lost[0], name=HOSTILE),),
+            ),
+        ),
+        findings=(replace(case.findings[0], subject=HOSTILE, message=HOSTILE, rule=HOSTILE),),
+    )
+    text = re.sub(r"^(`{3,})sh\n.*?^\1$", "", markdown.render(hostile), flags=re.DOTALL | re.MULTILINE)
+    assert "<img" not in text
+    assert "onerror" in text
+    assert not re.search(r"(?<!\\)`", text)
+    assert not re.search(r"^(# head|- item)", text, re.MULTILINE)
+    assert len(re.findall(r"^# ", text, re.MULTILINE)) == 1
+    for part in text.split("\n\n"):
+        widths = {len(row) for row in rows(part)}
+        assert len(widths) <= 1, part

@@ -1,0 +1,1 @@
+"""The shipped suite: ``pytest --pyargs robustness_tests --robustgate-config robustgate.toml``."""

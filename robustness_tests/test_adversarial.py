@@ -1,0 +1,17 @@
+"""Under attack, every variant keeps to the policy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from robustgate.core.records import Case
+    from robustgate.pytest_plugin.fixtures import CaseGate
+
+
+@pytest.mark.adversarial
+def test_adversarial(case: Case, gate: CaseGate) -> None:
+    """Measure the case and apply the policy's rules to it."""
+    gate.check(case)

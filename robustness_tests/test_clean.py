@@ -1,0 +1,17 @@
+"""On clean images of its own domain, every variant keeps to the policy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from robustgate.core.records import Case
+    from robustgate.pytest_plugin.fixtures import CaseGate
+
+
+@pytest.mark.clean
+def test_clean(case: Case, gate: CaseGate) -> None:
+    """Measure the case and apply the policy's rules to it."""
+    gate.check(case)
