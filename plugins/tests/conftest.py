@@ -1,11 +1,15 @@
-"""What all tests share."""
+"""What all tests share: the folder of real data, and a tiny project whose every figure has a closed form."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 pytest_plugins = ["pytester"]
 
@@ -20,3 +24,115 @@ def real_data() -> Path:
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+# A network that tells bright images from dark ones: its decision is (sum of filters) * mean brightness > threshold.
+TINY_NETWORK = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, filters=4, classes=2):
+        super().__init__()
+        self.conv = nn.Conv2d(3, filters, 1, bias=False)
+        self.head = nn.Linear(filters, classes)
+
+    def forward(self, x):
+        return self.head(nn.functional.relu(self.conv(x)).mean((2, 3)))
+
+net = Net
+"""
+FILTERS = torch.tensor([1.0, 1.0, 1.0, 0.1])
+TINY_CONFIGURATION = """
+[gate]
+cache = "cache"
+
+[domains.day]
+kind = "npz"
+files = { train = "day.npz", calibration = "day.npz", test = "day.npz" }
+[domains.night]
+kind = "npz"
+files = { test = "night.npz" }
+
+[models.tiny]
+build = "tiny_network:net"
+normalize = "inside"
+weights = { day = "tiny.safetensors" }
+
+[compressions.fp25]
+steps = [{ method = "filter_pruning", ratio = 0.25 }]
+
+[shifts]
+pairs = "all"
+corruptions = { names = ["contrast"], severities = [1, 5] }
+
+[attacks.fgsm]
+method = "fgsm"
+eps = 0.05
+[attacks.pgd]
+method = "pgd"
+eps = 0.02
+steps = 4
+
+[policies.edge]
+[[policies.edge.rules]]
+name = "floor"
+min = 0.3
+[[policies.edge.rules]]
+name = "holds"
+where = { compression = "fp*", kind = "clean" }
+max_drop = 0.3
+"""
+
+
+@dataclass(frozen=True)
+class TinyProject:
+    """A folder with a configuration, a network of known decisions and two domains of grey images."""
+
+    folder: Path
+    day: np.ndarray
+    night: np.ndarray
+
+    def configure(self, *changes: tuple[str, str], extra: str = "") -> Path:
+        """Write robustgate.toml with texts replaced, each of which must be there."""
+        text = TINY_CONFIGURATION
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new)
+        path = self.folder / "robustgate.toml"
+        path.write_text(text + extra)
+        return path
+
+    def write_weights(self, filters: torch.Tensor = FILTERS) -> None:
+        """Write weights that call an image bright when its mean is above one half."""
+        count = len(filters)
+        state = {
+            "conv.weight": (filters / 3)[:, None, None, None].expand(count, 3, 1, 1).contiguous(),
+            "head.weight": torch.stack([torch.zeros(count), torch.full((count,), 20.0)]),
+            "head.bias": torch.tensor([0.0, -20 * 0.5 * float(FILTERS.sum())]),
+        }
+        save_file(state, self.folder / "tiny.safetensors")
+
+    @staticmethod
+    def correct(levels: np.ndarray, threshold: float = 127.5, shift: float = 0.0) -> int:
+        """Count images that are still right when an adversary moves their brightness by `shift` grey levels."""
+        labels = levels > 127
+        return int(np.where(labels, levels - shift > threshold, levels + shift <= threshold).sum())
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TinyProject:
+    """A tiny project in a fresh folder, which is importable and the current one."""
+    day = np.arange(56, 200, 1, dtype=np.uint8)
+    night = np.arange(110, 150, 1, dtype=np.uint8)
+    for name, levels in (("day", day), ("night", night)):
+        images = np.broadcast_to(levels[:, None, None, None], (len(levels), 8, 8, 3)).copy()
+        labels = (levels > 127).astype(np.int64)
+        np.savez(tmp_path / f"{name}.npz", images=images, labels=labels, classes=np.array(["dark", "bright"]))
+    (tmp_path / "tiny_network.py").write_text(TINY_NETWORK)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    project = TinyProject(folder=tmp_path, day=day, night=night)
+    project.write_weights()
+    project.configure()
+    return project

@@ -27,12 +27,12 @@ _PARTS: tuple[Literal["train", "calibration", "test"], ...] = ("train", "calibra
 # Which of the 1,797 scans a part draws, from and up to. Scans of one writer stand together in that file, so that
 # most writers stay in one part.
 _SCANS = {
-    ("handwritten", "train"): (0, 850),
-    ("handwritten", "calibration"): (850, 950),
-    ("handwritten", "test"): (950, 1427),
-    ("scene", "train"): (1427, 1617),
-    ("scene", "calibration"): (1617, 1657),
-    ("scene", "test"): (1657, 1797),
+    ("handwritten", "train"): (0, 900),
+    ("handwritten", "calibration"): (900, 1000),
+    ("handwritten", "test"): (1000, 1500),
+    ("scene", "train"): (1500, 1650),
+    ("scene", "calibration"): (1650, 1680),
+    ("scene", "test"): (1680, 1797),
 }
 
 # Font families by style and side of the split; calibration draws the train side's fonts anew. Families of one
@@ -44,26 +44,27 @@ _DEJAVU_SANS = tuple(
 _DEJAVU_SERIF = tuple(f"DejaVuSerif{face}.ttf" for face in ("", "-Bold", "-Italic", "-BoldItalic"))
 _STIX = tuple(f"STIXGeneral{face}.ttf" for face in ("", "Bol", "Italic", "BolIta"))
 _FONTS = {
-    ("printed", "train"): (*_DEJAVU_SANS, "cmr10.ttf", "cmb10.ttf", "cmti10.ttf"),
+    ("printed", "train"): _DEJAVU_SANS,
     ("printed", "test"): _DEJAVU_SERIF,
-    ("scene", "train"): _STIX,
-    ("scene", "test"): ("cmss10.ttf", "cmtt10.ttf"),
+    ("scene", "train"): (*_STIX, "cmtt10.ttf"),
+    ("scene", "test"): ("cmr10.ttf", "cmb10.ttf", "cmti10.ttf", "cmss10.ttf"),
 }
 _PRINTED = {
     ("printed", "train"): 900,
     ("printed", "calibration"): 100,
     ("printed", "test"): 500,
-    ("scene", "train"): 810,
-    ("scene", "calibration"): 60,
-    ("scene", "test"): 320,
+    ("scene", "train"): 850,
+    ("scene", "calibration"): 70,
+    ("scene", "test"): 350,
 }
 # Columns of the two photographs (427 high, 640 wide) that lie behind a part's digits.
 _COLUMNS = {"train": (0, 330), "calibration": (330, 430), "test": (430, 640)}
 _PHOTOGRAPHS = ("china.jpg", "flower.jpg")
 
 
-# How far size, width, slant, weight and place sway about their middle; print sways most.
-_SWAY = {"handwritten": 1.0, "printed": 1.6, "scene": 1.0}
+# Least and greatest height of a digit in pixels, and how far width, slant, weight and place sway about their middle.
+_HEIGHTS = {"handwritten": (17.75, 25.25), "printed": (13.0, 25.0), "scene": (19.5, 23.5)}
+_SWAY = {"handwritten": 1.5, "printed": 1.8, "scene": 0.8}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +123,7 @@ def _part(style: Style, split: Literal["train", "calibration", "test"]) -> Sampl
 
     sketches = [*_from_scans(style, split), *_from_fonts(style, split)]
     draws = [np.random.default_rng(derive(0, "digits", sketch.name)) for sketch in sketches]
-    ink = _ink([sketch.shape for sketch in sketches], draws, _SWAY[style])
+    ink = _ink([sketch.shape for sketch in sketches], draws, _HEIGHTS[style], _SWAY[style])
     if style == "scene":
         images, places = _on_photograph(ink, draws, split)
         names = [f"{sketch.name} on {place}" for sketch, place in zip(sketches, places, strict=True)]
@@ -181,13 +182,13 @@ def _uniform(draws: list[np.random.Generator], low: float, high: float, *shape: 
     return np.stack([draw.uniform(low, high, shape) for draw in draws])
 
 
-def _ink(shapes: list[Shape], draws: list[np.random.Generator], sway: float) -> NDArray[np.float64]:
+def _ink(shapes: list[Shape], draws: list[np.random.Generator], heights: tuple[float, float], sway: float) -> NDArray[np.float64]:
     """Return how far ink covers each pixel (N, 32, 32), in [0, 1]: boxes alike, then size, slant, weight, place."""
     import numpy as np
 
     boxes = np.array([shape.box for shape in shapes], dtype=np.float64)
     canvas = np.stack([shape.depth for shape in shapes])
-    height = 21.5 + sway * _uniform(draws, -2.5, 2.5)
+    height = _uniform(draws, *heights)
     stretch = 1.0 + sway * _uniform(draws, -0.15, 0.15)
     slant = sway * _uniform(draws, -0.2, 0.2)
     weight = 0.15 + sway * _uniform(draws, -0.35, 0.35)

@@ -89,7 +89,8 @@ class Foundry:
         edits = tuple(Edit(**edit) for edit in described.pop("edits"))
         mean, std = tuple(described.pop("mean")), tuple(described.pop("std"))
         architecture = Architecture(**described, mean=mean, std=std, edits=edits)
-        module = networks.build(architecture, self.example(variant.source).cpu())
+        with isolated(0):  # whatever the factory draws is replaced by the kept weights
+            module = networks.build(architecture, self.example(variant.source).cpu())
         module.load_state_dict(load_file(folder / WEIGHTS))
         return Network(module=module.to(self.device).eval(), architecture=architecture)
 

@@ -109,9 +109,14 @@ class CountedTarget:
         with torch.enable_grad():
             leaf = images.detach().requires_grad_()
             logits = module(leaf)
-            (gradient,) = torch.autograd.grad(loss(logits).sum(), leaf, allow_unused=True, materialize_grads=False)
+            # A gradient that is silently zero would look like perfect robustness: its absence is an error.
+            gradient = None
+            if logits.requires_grad:
+                (gradient,) = torch.autograd.grad(loss(logits).sum(), leaf, allow_unused=True)
         if gradient is None:
-            raise MeasurementError(f"{self.name}: the logits do not depend on the images by any gradient")
+            raise MeasurementError(
+                f"{self.name}: a white-box attack needs gradients, and none flow from the logits to the images"
+            )
         if not gradient.isfinite().all():
             raise MeasurementError(f"{self.name}: the gradient holds NaN or infinity")
         if isinstance(self.subject, TorchSubject):

@@ -169,8 +169,9 @@ class GateSession:
             items[:] = kept
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Remember which cases were selected."""
-        cases = [case for item in session.items if (case := _case_of(item)) is not None]
+        """Remember which cases were selected: those of tests that use the gate."""
+        items = [item for item in session.items if "gate" in getattr(item, "fixturenames", ())]
+        cases = [case for item in items if (case := _case_of(item)) is not None]
         self.selected = {key(case) for case in cases}
         self.live.total = len(cases)
 

@@ -85,6 +85,8 @@ def detail(value: object) -> str:
     """Return a value of a case's `details`: numbers with four digits, anything else as it is."""
     if isinstance(value, float):
         return f"{value:.4g}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return count(value)
     if isinstance(value, list | tuple):
         return ", ".join(detail(item) for item in value)
     if isinstance(value, dict):

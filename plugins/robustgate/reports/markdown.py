@@ -128,7 +128,7 @@ def _costs(results: Results) -> list[str]:
         [
             escape(labels.get(finding.subject, finding.subject)),
             escape(finding.rule),
-            escape(finding.message),
+            escape(finding.message + (f" ({finding.waiver})" if finding.waiver else "")),
             f"{view.STANDING[finding.verdict].mark} {finding.verdict}",
         ]
         for finding in results.findings
@@ -150,7 +150,7 @@ def _waivers(results: Results) -> list[str]:
     if rows:
         heads = ["where", "until", "state", "findings", "reason"]
         parts += ["## Waivers", _table(heads, rows, numbers_from=5)]
-    covered = [f"- {escape(title)}: {escape(finding.message)}" for title, finding in view.waived(results)]
+    covered = [f"- {escape(title)}: {escape(view.rule_text(finding))}" for title, finding in view.waived(results)]
     if covered:
         summary = f"<details><summary>{figures.counted(len(covered), 'waived finding')}</summary>"
         parts += [summary, "\n".join(covered), "</details>"]

@@ -6,7 +6,18 @@ from dataclasses import dataclass
 
 from robustgate.core.records import CaseResult, Results
 from robustgate.reports import figures
-from robustgate.reports.view import STANDING, STANDINGS, Standing, loss, sample_count, standing, subjects, variant_label
+from robustgate.reports.view import (
+    STANDING,
+    STANDINGS,
+    Standing,
+    loss,
+    reference_value,
+    rule_text,
+    sample_count,
+    standing,
+    subjects,
+    variant_label,
+)
 
 KINDS = ("error", "fail", "incomplete", "undecided")
 # Reports fold what comes after these, so that the rest of the page stays in reach.
@@ -41,7 +52,7 @@ def troubles(results: Results) -> list[Trouble]:
         Trouble(
             standing=STANDING[finding.verdict],
             title=labels.get(finding.subject, finding.subject),
-            reasons=(finding.message,),
+            reasons=(rule_text(finding),),
         )
         for finding in results.findings
     ]
@@ -53,10 +64,10 @@ def _reasons(case: CaseResult) -> tuple[str, ...]:
     lines = []
     if case.value is not None:
         ours = f"{case.metric} {figures.percent(case.value)} {figures.interval(case.low, case.high)}".rstrip()
-        reference = case.reference_value
+        reference = reference_value(case)
         held = "" if reference is None else f"; the reference holds {figures.percent(reference)}"
         lines.append(f"{ours} on {sample_count(case)} images{held}")
-    lines += [finding.message for finding in case.findings if finding.verdict not in ("pass", "waived")]
+    lines += [rule_text(finding) for finding in case.findings if finding.verdict not in ("pass", "waived")]
     if case.most_lost:
         lines.append(f"most lost: {loss(case)}")
     # A case's message may tell the same again, as the terminal prints it; only what it adds is kept.

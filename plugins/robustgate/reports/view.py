@@ -6,7 +6,7 @@ import shlex
 from collections import Counter
 from dataclasses import dataclass
 
-from robustgate.core.records import CaseResult, Finding, Results, Shift, VariantRecord, Verdict
+from robustgate.core.records import REFERENCE, CaseResult, Finding, Results, Shift, VariantRecord, Verdict
 from robustgate.reports import figures
 
 
@@ -95,6 +95,17 @@ def loss(case: CaseResult) -> str:
     return ", ".join(
         f"{lost.name}: {figures.tenths(lost.reference)} → {figures.percent(lost.value)}" for lost in case.most_lost
     )
+
+
+def rule_text(finding: Finding) -> str:
+    """Return a finding in one line: its rule, limit against figure, and the waiver that is or was about it."""
+    waiver = f" ({finding.waiver})" if finding.waiver else ""
+    return f'rule "{finding.rule}": {finding.message}{waiver}'
+
+
+def reference_value(case: CaseResult) -> float | None:
+    """Return what the reference holds, None where there is none or the case is the reference's own."""
+    return None if case.compression == REFERENCE else case.reference_value
 
 
 def sample_count(case: CaseResult) -> str:

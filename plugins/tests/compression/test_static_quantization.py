@@ -98,11 +98,12 @@ def logits_of_module(module: nn.Module, images: Tensor) -> np.ndarray:
         return torch.cat([module(part) for part in images.split(100)]).numpy()
 
 
-def input_gradient(module: nn.Module, images: Tensor) -> Tensor:
-    """The gradient of the two best logits' difference."""
+def input_gradient(module: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """The gradient of what the label's logit is above the mean of all."""
     images = images.clone().requires_grad_()
-    best = module(images).topk(2, dim=1).values
-    (gradient,) = torch.autograd.grad((best[:, 0] - best[:, 1]).sum(), images)
+    logits = module(images)
+    margins = logits.gather(1, labels[:, None])[:, 0] - logits.mean(1)
+    (gradient,) = torch.autograd.grad(margins.sum(), images)
     return gradient.flatten(1)
 
 
@@ -315,7 +316,7 @@ def test_a_torchvision_resnet18_agrees_with_its_twin(tmp_path):
     network = network_of(Normalizing(resnet18(num_classes=10)))
     path = quantize(network, tmp_path / "resnet18", noisy_images(20, 64))
     # Drawn smooth: noise of one mean gives a random network no reason to tell images apart.
-    coarse = np.random.default_rng(1).integers(0, 256, (60, 4, 4, 3), dtype=np.uint8)
+    coarse = np.random.default_rng(1).integers(0, 256, (24, 4, 4, 3), dtype=np.uint8)
     images = as_tensor(coarse.repeat(16, axis=1).repeat(16, axis=2))
     # The example's channels lie last in memory; no trace of that is in the graph.
     assert not {"Range", "Gather", "Shape"} & {node.op_type for node in onnx.load(path).graph.node}
@@ -345,34 +346,36 @@ def resnet20(real_data, tmp_path_factory) -> Mapping[str, Any]:
     return MappingProxyType(BUILT)
 
 
-def test_int8_accuracy_is_within_a_point_of_float_and_the_file_a_third_of_its_size(resnet20, record_property):
+def test_int8_accuracy_is_within_a_point_of_float_and_the_file_a_third_of_its_size(resnet20, record_testsuite_property):
     accuracy = np.mean(resnet20["logits"].argmax(1) == resnet20["labels"])
     ratio = resnet20["path"].stat().st_size / resnet20["path"].with_name("float.onnx").stat().st_size
-    record_property("accuracy", float(accuracy))
-    record_property("size_ratio", ratio)
+    record_testsuite_property("resnet20_int8_accuracy", float(accuracy))
+    record_testsuite_property("resnet20_int8_size_ratio", ratio)
     assert abs(accuracy - 0.918) <= 0.01
     # Weights alone would be a quarter; a network of 270,000 of them has 115 quantize nodes besides.
     assert ratio < 0.33
 
 
-def test_the_twin_agrees_with_the_published_network_s_file(resnet20, record_property):
+def test_the_twin_agrees_with_the_published_network_s_file(resnet20, record_testsuite_property):
     twin = logits_of_module(Twin.from_file(resnet20["path"]), resnet20["images"][::4])
     found = resnet20["logits"][::4]
     share = np.mean(twin.argmax(1) == found.argmax(1))
     difference = np.abs(twin - found)
-    record_property("agreement", float(share))
-    record_property("largest_difference", float(difference.max()))
+    record_testsuite_property("resnet20_twin_agreement", float(share))
+    record_testsuite_property("resnet20_twin_largest_difference", float(difference.max()))
     assert share >= 0.99
     assert difference.max() < 1
     # A rounding mode that is off by half a step shows here long before it shows in the argmax.
     assert difference.mean() < 0.03
 
 
-def test_the_twin_s_gradient_points_where_the_float_network_s_does(resnet20):
-    images = resnet20["images"][:50]
-    reference = input_gradient(resnet20["network"].module, images)
-    exact = input_gradient(Twin.from_file(resnet20["path"].with_name("float.onnx")), images)
-    quantized = input_gradient(Twin.from_file(resnet20["path"]), images)
+def test_the_twin_s_gradient_points_where_the_float_network_s_does(resnet20, record_testsuite_property):
+    images, labels = resnet20["images"][:50], torch.from_numpy(resnet20["labels"][:50])
+    reference = input_gradient(resnet20["network"].module, images, labels)
+    exact = input_gradient(Twin.from_file(resnet20["path"].with_name("float.onnx")), images, labels)
+    quantized = input_gradient(Twin.from_file(resnet20["path"]), images, labels)
     assert torch.cosine_similarity(reference, exact).min() > 0.999
-    assert torch.cosine_similarity(reference, quantized).median() > 0.9
-    assert (quantized.norm(dim=1) > 0).all()
+    cosines = torch.cosine_similarity(reference, quantized)
+    record_testsuite_property("resnet20_gradient_cosine", float(cosines.mean()))
+    assert cosines.mean() > 0.8
+    assert cosines.min() > 0.5

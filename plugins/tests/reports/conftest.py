@@ -80,7 +80,8 @@ def measured(variant: Variant, shift: Shift, lost: float, harm: float) -> CaseRe
     if shift.kind == "adversarial":
         common["details"] = {"twin_agreement": 0.9985, "gradients": 80_000}
     if variant.compression == "none":
-        return CaseResult(**common, verdict="pass", cached=True)
+        own = {"reference_value": value, "drop": 0.0, "drop_low": -0.0033, "drop_high": 0.0033}
+        return CaseResult(**common, **own, verdict="pass", cached=True)
     common |= {"reference_value": reference, "drop": drop, "drop_low": drop - 0.0175, "drop_high": drop + 0.0175}
     if shift.kind in ("clean", "domain_shift"):
         return CaseResult(**common, verdict="pass")
@@ -101,7 +102,7 @@ def judged(case: Case, drop: float) -> Finding:
     verdict = "pass" if drop + 0.0175 <= 0.1 else "fail" if drop - 0.0175 > 0.1 else "undecided"
     waiver = None
     if verdict == "fail" and case.variant.source == "scene":
-        verdict, waiver = "waived", "retraining, ticket 4711"
+        verdict, waiver = "waived", "until 2026-12-31: retraining, ticket 4711"
     interval = f"{drop * 100:.1f} [{(drop - 0.0175) * 100:.1f}, {(drop + 0.0175) * 100:.1f}]"
     return Finding(
         rule="holds under attack",
@@ -115,7 +116,7 @@ def judged(case: Case, drop: float) -> Finding:
         verdict=verdict,  # type: ignore[arg-type]
         against="reference",
         waiver=waiver,
-        message=f'rule "holds under attack" of policy digits: max_drop 10.0 points; the drop is {interval}',
+        message=f"max_drop 10.0 points; the drop is {interval}",
     )
 
 
@@ -151,7 +152,7 @@ def size_finding(variant: Variant, size: int) -> Finding:
         low=size,
         high=size,
         verdict=verdict,  # type: ignore[arg-type]
-        message=f'rule "fits the device" of policy digits: size at most 330 kB; it is {size / 1000:.4g} kB',
+        message=f"max 330 kB; it is {size / 1000:.4g} kB",
     )
 
 

@@ -49,7 +49,7 @@ def test_a_failure_tells_what_the_terminal_tells(single: Results) -> None:
     text = section(markdown.render(single), "What did not pass, and why")
     assert "### ✗ fail: resnet20 / filter_pruning / handwritten under gaussian_noise, severity 5" in text
     assert "- accuracy 41.2 % \\[39.6, 42.8\\] on 2,000 images; the reference holds 50.3 %" in text
-    assert f"- {markdown.escape(single.cases[0].findings[0].message)}" in text
+    assert '- rule "holds under attack": max_drop 10.0 points; the drop is 12.9 \\[11.1, 14.6\\]\n' in text
     assert "- most lost: 3: 50.0 → 21.0 %, 8: 54.5 → 24.0 %" in text
 
 
@@ -126,6 +126,15 @@ def test_an_expired_waiver_is_seen(results: Results) -> None:
     assert rows(section(markdown.render(expired), "Waivers"))[2] == [
         "source = scene, compression = filter_pruning", "2026-12-31", "expired", "2", "retraining, ticket 4711",
     ]  # fmt: skip
+
+
+def test_a_failure_whose_waiver_expired_says_so(single: Results) -> None:
+    case = single.cases[0]
+    finding = replace(case.findings[0], waiver="expired on 2026-01-31: retraining")
+    text = section(
+        markdown.render(replace(single, cases=(replace(case, findings=(finding,)),))), "What did not pass, and why"
+    )
+    assert "(expired on 2026-01-31: retraining)\n" in text
 
 
 def test_costs(results: Results) -> None:

@@ -1,0 +1,252 @@
+"""Real pytest runs of the shipped suite on the tiny project: what passes, what fails, what is said."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PLANNED = 12
+
+
+def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
+
+
+def suite(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return run(folder, "--pyargs", "robustness_tests", *words)
+
+
+def results(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "robustgate-report" / "results.json").read_text())
+
+
+def verdicts(folder: Path) -> dict[str, str]:
+    return {case["name"]: case["verdict"] for case in results(folder)["cases"]}
+
+
+def test_green_run_writes_its_reports(tiny) -> None:
+    done = suite(tiny.folder)
+    assert done.returncode == 0, done.stdout
+    found = results(tiny.folder)
+    assert found["run"]["verdict"] == "pass"
+    assert found["run"]["complete"] is True
+    assert found["run"]["measured"] == found["run"]["planned"] == PLANNED
+    assert {file.name for file in (tiny.folder / "robustgate-report").iterdir()} == {
+        "results.json",
+        "report.md",
+        "report.html",
+    }
+    assert f"pass: {PLANNED} of {PLANNED} planned cases measured (0 kept from before)" in done.stdout
+
+
+def test_a_broken_rule_fails_its_cases_and_no_others(tiny) -> None:
+    tiny.configure(("max_drop = 0.3", "max_drop = 0.001"))
+    done = suite(tiny.folder)
+    assert done.returncode == 1
+    assert [name for name, verdict in verdicts(tiny.folder).items() if verdict != "pass"] == ["tiny-fp25-day"]
+    assert results(tiny.folder)["run"]["verdict"] == "undecided"
+    lines = done.stdout.splitlines()
+    at = lines.index("tiny / fp25 / day on clean images")
+    right = tiny.correct(tiny.day, 127.5 * 3.1 / 3)
+    assert lines[at + 1].startswith(f"  accuracy {100 * right / 144:.1f} % [")
+    assert lines[at + 1].endswith(" on 144 images; the reference holds 100.0 %")
+    assert 'rule "holds" of policy edge: max_drop 0.1 points; the drop is' in lines[at + 2]
+    assert lines[at + 3].startswith("  most lost: bright 100 → ")
+    assert lines[at + 4].startswith("  pytest --pyargs robustness_tests --robustgate-config robustgate.toml -k ")
+
+
+def test_the_last_line_of_a_failure_runs_that_case_alone(tiny) -> None:
+    tiny.configure(("min = 0.3", "min = 0.99"))
+    done = suite(tiny.folder)
+    commands = [line.strip() for line in done.stdout.splitlines() if line.startswith("  pytest --pyargs")]
+    assert commands
+    for command in (commands[0], commands[-1]):
+        again = subprocess.run(
+            f"{sys.executable} -m {command} -p no:cacheprovider",
+            shell=True,  # noqa: S602 - this is what a person pastes
+            cwd=tiny.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert again.returncode == 1
+        assert "1 failed" in again.stdout
+        assert "passed" not in again.stdout
+
+
+def test_selection_runs_only_what_it_names_and_says_so(tiny) -> None:
+    done = suite(tiny.folder, "-k", "fp25 and pgd")
+    assert done.returncode == 0, done.stdout
+    found = results(tiny.folder)
+    measured = [case["name"] for case in found["cases"] if case["value"] is not None]
+    assert measured == ["tiny-fp25-day-pgd"]
+    assert {case["message"] for case in found["cases"] if case["value"] is None} == {"not selected"}
+    assert (found["run"]["verdict"], found["run"]["complete"]) == ("incomplete", False)
+    assert "11 cases were not selected: this run certifies nothing as a whole" in done.stdout
+    assert "not selected" in (tiny.folder / "robustgate-report" / "report.md").read_text()
+    assert "not selected" in (tiny.folder / "robustgate-report" / "report.html").read_text()
+
+
+def test_complete_turns_a_selection_red(tiny) -> None:
+    assert suite(tiny.folder, "-k", "fp25", "--robustgate-complete").returncode == 1
+    assert suite(tiny.folder, "--robustgate-complete").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("marker", "count"), [("adversarial", 4), ("corruption", 4), ("clean", 2), ("domain_shift", 2)]
+)
+def test_markers_select_kinds(tiny, marker: str, count: int) -> None:
+    done = suite(tiny.folder, "-m", marker, "--collect-only", "-q")
+    assert sum("::" in line for line in done.stdout.splitlines()) == count
+
+
+def test_workers_and_order_change_no_byte(tiny) -> None:
+    def judged(*words: str, cache: str) -> tuple[list[Any], dict[str, bytes]]:
+        tiny.configure(('cache = "cache"', f'cache = "{cache}"'), ("min = 0.3", "min = 0.9"))
+        suite(tiny.folder, *words)
+        cases = results(tiny.folder)["cases"]
+        for case in cases:
+            del case["seconds"], case["cached"]
+        kept = (tiny.folder / cache / "measurements").glob("*/*.*")
+        return cases, {f"{file.parent.name}/{file.name}": file.read_bytes() for file in kept}
+
+    alone = judged(cache="one")
+    assert judged("-n", "2", cache="two") == alone
+    assert judged("-n", "2", "--dist", "worksteal", "-k", "tiny", cache="three") == alone
+    assert len(alone[1]) == 3 * PLANNED
+
+
+def test_parallel_run_has_the_same_report_and_exit_status(tiny) -> None:
+    done = suite(tiny.folder, "-n", "2")
+    assert done.returncode == 0, done.stdout
+    assert results(tiny.folder)["run"]["complete"] is True
+    tiny.configure(("min = 0.3", "min = 0.9"))
+    assert suite(tiny.folder, "-n", "2").returncode == 1
+
+
+def test_stopping_at_the_first_failure_leaves_an_incomplete_run(tiny) -> None:
+    tiny.configure(("min = 0.3", "min = 0.99"))
+    done = suite(tiny.folder, "-x")
+    assert done.returncode == 1
+    found = results(tiny.folder)["run"]
+    assert (found["verdict"], found["complete"]) == ("fail", False)
+    assert "selected, but not measured" in {case["message"] for case in results(tiny.folder)["cases"]}
+
+
+def test_last_failed_runs_only_the_failures(tiny) -> None:
+    tiny.configure(("max_drop = 0.3", "max_drop = 0.001"))
+    command = [sys.executable, "-m", "pytest", "--pyargs", "robustness_tests", "-q"]
+    subprocess.run(command, cwd=tiny.folder, capture_output=True, check=False)
+    again = subprocess.run([*command, "--lf"], cwd=tiny.folder, capture_output=True, text=True, check=False)
+    assert "1 failed" in again.stdout
+    assert "passed" not in again.stdout
+
+
+def test_junit_names_every_case(tiny) -> None:
+    tiny.configure(("max_drop = 0.3", "max_drop = 0.001"))
+    suite(tiny.folder, "--junitxml", "junit.xml")
+    text = (tiny.folder / "junit.xml").read_text()
+    assert 'tests="12"' in text
+    assert 'failures="1"' in text
+    assert "test_adversarial[tiny-fp25-day-pgd]" in text
+    assert "the drop is" in text
+
+
+def test_a_waiver_turns_a_failure_green_until_its_day(tiny) -> None:
+    waiver = '\n[[policies.edge.waivers]]\nwhere = { compression = "fp25" }\nuntil = %s\nreason = "ticket 1"\n'
+    broken = ("max_drop = 0.3", "max_drop = 0.001")
+    tiny.configure(broken, extra=waiver % "2999-01-01")
+    assert suite(tiny.folder).returncode == 0
+    assert results(tiny.folder)["run"]["verdict"] == "waived"
+    assert verdicts(tiny.folder)["tiny-fp25-day"] == "waived"
+    tiny.configure(broken, extra=waiver % "2020-01-01")
+    done = suite(tiny.folder)
+    assert done.returncode == 1
+    assert "expired on 2020-01-01: ticket 1" in done.stdout
+
+
+def test_a_size_rule_is_a_case_of_its_own(tiny) -> None:
+    rule = '\n[[policies.edge.rules]]\nname = "fits"\nrule = "size"\nmax = "%s"\n'
+    tiny.configure(extra=rule % "1 MB")
+    assert suite(tiny.folder).returncode == 0
+    tiny.configure(extra=rule % "10 B")
+    done = suite(tiny.folder, "-m", "cost")
+    assert done.returncode == 1
+    assert 'rule "fits" of policy edge: max 10 B; it is' in done.stdout
+    assert "2 failed" in done.stdout
+    assert {finding["verdict"] for finding in results(tiny.folder)["findings"]} == {"fail"}
+
+
+def test_an_error_in_one_variant_leaves_the_others_measured(tiny) -> None:
+    (tiny.folder / "tiny_network.py").write_text(
+        (tiny.folder / "tiny_network.py")
+        .read_text()
+        .replace(".mean((2, 3)))", ".mean((2, 3)) / (len(self.conv.weight) - 3))")
+    )
+    done = suite(tiny.folder)
+    assert done.returncode == 1
+    found = verdicts(tiny.folder)
+    assert {name for name, verdict in found.items() if verdict == "error"} == {name for name in found if "fp25" in name}
+    assert "NaN or infinite logits" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_a_mistake_in_the_configuration_is_one_clear_usage_error(tiny) -> None:
+    tiny.configure(('method = "pgd"', 'method = "pdg"'))
+    done = suite(tiny.folder)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "attacks.pgd.method: unknown name 'pdg' in attacks (did you mean 'pgd'?)" in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_without_a_configuration_the_suite_says_what_to_do(tmp_path: Path) -> None:
+    done = suite(tmp_path)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "name one with --robustgate-config FILE" in done.stderr
+
+
+def test_a_rule_that_selects_nothing_is_an_error(tiny) -> None:
+    tiny.configure(('compression = "fp*"', 'compression = "fb*"'))
+    done = suite(tiny.folder)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "rule 'holds' selects no case: where.compression = 'fb*'" in done.stderr
+
+
+def test_a_users_own_tests_have_the_fixtures(tiny) -> None:
+    (tiny.folder / "test_own.py").write_text(
+        """
+import pytest
+
+@pytest.mark.adversarial
+def test_attacked(case, gate):
+    assert gate.check(case).value > 0.3
+
+def test_shifts(variant, shift):
+    assert shift.phrase
+
+def test_variants(variant, gate):
+    assert gate.subject(variant).logits is not None
+
+@pytest.mark.parametrize("case", [1, 2])
+def test_not_ours(case):
+    assert case in (1, 2)
+"""
+    )
+    done = run(tiny.folder, "test_own.py")
+    # 4 attacked cases, 12 shifts of variants, 2 variants, 2 of the test's own parameters.
+    assert "20 passed" in done.stdout, done.stdout
+    assert done.returncode == 0
+
+
+def test_a_test_that_never_checks_its_case_is_not_green(tiny) -> None:
+    (tiny.folder / "test_own.py").write_text("def test_nothing(case, gate):\n    pass\n")
+    done = run(tiny.folder, "test_own.py")
+    assert "12 passed" in done.stdout
+    assert "red: 12 selected cases were not measured" in done.stdout
+    assert done.returncode == 1
