@@ -191,12 +191,14 @@ def test_the_same_network_and_images_give_the_same_bytes_in_another_process_too(
     again = quantize(small_network(), tmp_path / "again")
     assert again.read_bytes() == small_file.read_bytes()
     script = (
-        "import sys; sys.path[:0] = [sys.argv[1]]; import test_static_quantization as t; from pathlib import Path;"
-        "t.quantize(t.small_network(), Path(sys.argv[2]))"
+        "import logging, sys; sys.path[:0] = [sys.argv[1]]; import test_static_quantization as t;"
+        "t.quantize(t.small_network(), t.Path(sys.argv[2])); print(logging.getLogger().handlers)"
     )
     other = tmp_path / "other"
     environment = {**os.environ, "PYTHONHASHSEED": "12345"}
-    subprocess.run([sys.executable, "-c", script, Path(__file__).parent, other], check=True, env=environment)
+    command = [sys.executable, "-c", script, str(Path(__file__).parent), str(other)]
+    done = subprocess.run(command, check=True, env=environment, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
     assert (other / small_file.name).read_bytes() == small_file.read_bytes()
 
 

@@ -193,6 +193,14 @@ OPERATORS: list[tuple[str, dict[str, Any], list[np.ndarray | None], tuple[int, .
     ("MaxPool", {**POOL, "strides": [2, 2], "pads": [1, 1, 1, 1]}, [], SHAPE, 18),
     ("MaxPool", {**POOL, "strides": [2, 2], "pads": [0, 0, 1, 1], "ceil_mode": 1}, [], SHAPE, 18),
     ("MaxPool", {**POOL, "strides": [3, 3], "pads": [1, 1, 1, 1], "ceil_mode": 1}, [], (1, 2, 6, 10), 18),
+    # The third window would start behind the image.
+    (
+        "MaxPool",
+        {"kernel_shape": [2, 2], "strides": [3, 3], "pads": [1, 1, 1, 1], "ceil_mode": 1},
+        [],
+        (1, 2, 5, 5),
+        18,
+    ),
     ("MaxPool", {**POOL, "dilations": [2, 2]}, [], SHAPE, 18),
     ("MaxPool", {**POOL, "auto_pad": "SAME_LOWER", "strides": [2, 2]}, [], SHAPE, 18),
     ("MaxPool", {"kernel_shape": [3], "strides": [2]}, [], (2, 3, 9), 18),
@@ -201,6 +209,13 @@ OPERATORS: list[tuple[str, dict[str, Any], list[np.ndarray | None], tuple[int, .
     ("AveragePool", {**POOL, "strides": [2, 2], "pads": [1, 0, 1, 1], "count_include_pad": 1}, [], SHAPE, 18),
     ("AveragePool", {**POOL, "strides": [2, 2], "ceil_mode": 1}, [], (1, 2, 8, 10), 19),
     ("AveragePool", {**POOL, "strides": [2, 2], "pads": [1, 1, 0, 0], "ceil_mode": 1}, [], (1, 2, 8, 10), 19),
+    (
+        "AveragePool",
+        {"kernel_shape": [2, 2], "strides": [3, 3], "pads": [1, 1, 1, 1], "ceil_mode": 1},
+        [],
+        (1, 2, 5, 5),
+        19,
+    ),
     (
         "AveragePool",
         {**POOL, "strides": [2, 2], "pads": [1, 1, 1, 1], "ceil_mode": 1, "count_include_pad": 1},

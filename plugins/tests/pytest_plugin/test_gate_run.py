@@ -69,7 +69,7 @@ def test_the_last_line_of_a_failure_runs_that_case_alone(tiny) -> None:
     for command in (commands[0], commands[-1]):
         again = subprocess.run(
             f"{sys.executable} -m {command} -p no:cacheprovider",
-            shell=True,  # noqa: S602 - this is what a person pastes
+            shell=True,
             cwd=tiny.folder,
             capture_output=True,
             text=True,

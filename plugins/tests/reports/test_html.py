@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 from itertools import pairwise
 
 import pytest
+
 from robustgate.core.records import Results, Shift
 from robustgate.reports import figures, html
 

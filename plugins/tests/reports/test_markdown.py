@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 
 import pytest
+
 from robustgate.core.records import CaseResult, Results, Shift
 from robustgate.reports import markdown
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+
 from robustgate.core.errors import ResultsError
 from robustgate.core.records import CaseResult, Results, RunRecord
 from robustgate.reports import results_json
