@@ -38,7 +38,7 @@ def imports(file: Path, *, top_level: bool = False) -> list[str]:
 
 
 def room(name: str) -> str:
-    return (name.split(".") + ["", ""])[1]
+    return [*name.split("."), ""][1]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))

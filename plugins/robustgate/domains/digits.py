@@ -63,8 +63,8 @@ _PHOTOGRAPHS = ("china.jpg", "flower.jpg")
 
 
 # Least and greatest height of a digit in pixels, and how far width, slant, weight and place sway about their middle.
-_HEIGHTS = {"handwritten": (17.75, 25.25), "printed": (13.0, 25.0), "scene": (19.5, 23.5)}
-_SWAY = {"handwritten": 1.5, "printed": 1.8, "scene": 0.8}
+_HEIGHTS = {"handwritten": (17.75, 25.25), "printed": (12.0, 25.0), "scene": (19.5, 23.5)}
+_SWAY = {"handwritten": 1.5, "printed": 1.7, "scene": 0.8}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +182,9 @@ def _uniform(draws: list[np.random.Generator], low: float, high: float, *shape: 
     return np.stack([draw.uniform(low, high, shape) for draw in draws])
 
 
-def _ink(shapes: list[Shape], draws: list[np.random.Generator], heights: tuple[float, float], sway: float) -> NDArray[np.float64]:
+def _ink(
+    shapes: list[Shape], draws: list[np.random.Generator], heights: tuple[float, float], sway: float
+) -> NDArray[np.float64]:
     """Return how far ink covers each pixel (N, 32, 32), in [0, 1]: boxes alike, then size, slant, weight, place."""
     import numpy as np
 
@@ -203,15 +205,11 @@ def _ink(shapes: list[Shape], draws: list[np.random.Generator], heights: tuple[f
     x = across / scale[:, None, None] + ((boxes[:, 0] + boxes[:, 2]) / 2)[:, None, None]
     y = down / scale[:, None, None] + ((boxes[:, 1] + boxes[:, 3]) / 2)[:, None, None]
     depth = _interpolate(canvas, x - 0.5, y - 0.5) * scale[:, None, None]
-    covered: NDArray[np.float64] = np.clip(
-        0.5 + (depth + weight[:, None, None]) / softness[:, None, None], 0.0, 1.0
-    )
+    covered: NDArray[np.float64] = np.clip(0.5 + (depth + weight[:, None, None]) / softness[:, None, None], 0.0, 1.0)
     return covered
 
 
-def _interpolate(
-    canvas: NDArray[np.float32], x: NDArray[np.float64], y: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _interpolate(canvas: NDArray[np.float32], x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the canvases (N, H, W) at pixel coordinates (N, h, w), bilinear, edges continued."""
     import numpy as np
 

@@ -39,7 +39,8 @@ class Library:
         theirs = samples.classes
         if set(theirs) != set(ours) or len(theirs) != len(ours):
             raise DomainError(
-                f"pair {source} → {target}: expected in {target} the {len(ours)} classes of {source}, got {len(theirs)}; "
+                f"pair {source} → {target}: expected the {len(ours)} classes of {source} in {target}, "
+                f"got {len(theirs)}; "
                 f"only in {source}: {listing(set(ours) - set(theirs))}; "
                 f"only in {target}: {listing(set(theirs) - set(ours))}"
             )

@@ -54,9 +54,8 @@ class Twin(nn.Module):
     A file whose batch size is fixed is run on as many images at a time as it was made for.
     """
 
-    def __init__(self, source: str, graph: onnx.GraphProto, steps: Sequence[Step]) -> None:
+    def __init__(self, graph: onnx.GraphProto, steps: Sequence[Step]) -> None:
         super().__init__()
-        self.source = source
         constants = {value.name: to_tensor(value) for value in graph.initializer}
         self.input, self.shape = image_input(graph, constants)
         self.output = only_output(graph)
@@ -74,10 +73,9 @@ class Twin(nn.Module):
         """Read an ONNX file. Raises ModelError naming every operator that has no differentiable counterpart."""
         model = read(path)
         version = next(entry.version for entry in model.opset_import if entry.domain in DOMAINS)
-        steps = compile_nodes(str(path), model.graph.node, version)
         # Whoever loads it may be measuring, without gradients.
-        with torch.inference_mode(mode=False), torch.enable_grad(), refusal(str(path)):
-            twin = cls(str(path), model.graph, steps)
+        with torch.inference_mode(mode=False), torch.enable_grad(), refusal(path):
+            twin = cls(model.graph, compile_nodes(model.graph.node, version))
             twin.rehearse()
         return twin
 
@@ -108,13 +106,13 @@ class Twin(nn.Module):
 
 
 @contextmanager
-def refusal(source: str) -> Iterator[None]:
+def refusal(path: Path) -> Iterator[None]:
     """Turn whatever goes wrong into a ModelError that says of which file, and in which node."""
     try:
         yield
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError, ModelError) as error:
         places = "".join(f" ({note})" for note in getattr(error, "__notes__", []))
-        raise ModelError(f"{source}: no differentiable twin: {error}{places}") from error
+        raise ModelError(f"{path}: no differentiable twin: {error}{places}") from error
 
 
 def is_count(value: Tensor) -> bool:
@@ -167,7 +165,7 @@ def only_output(graph: onnx.GraphProto) -> str:
     return name
 
 
-def compile_nodes(source: str, nodes: Sequence[NodeProto], opset: int) -> list[Step]:
+def compile_nodes(nodes: Sequence[NodeProto], opset: int) -> list[Step]:
     """Return a step for each node. Raises ModelError naming all operators that are unknown, and their nodes."""
     unknown: dict[str, list[str]] = defaultdict(list)
     for node in nodes:
@@ -176,8 +174,8 @@ def compile_nodes(source: str, nodes: Sequence[NodeProto], opset: int) -> list[S
             unknown[name].append(label(node))
     if unknown:
         listed = "; ".join(f"{name} (node {', '.join(places[:3])})" for name, places in sorted(unknown.items()))
-        raise ModelError(f"{source}: no differentiable twin: unknown operator {listed}")
-    return [compile_node(source, node, opset) for node in nodes]
+        raise ModelError(f"unknown operator {listed}")
+    return [compile_node(node, opset) for node in nodes]
 
 
 def label(node: NodeProto) -> str:
@@ -185,7 +183,7 @@ def label(node: NodeProto) -> str:
     return repr(node.name or f"-> {node.output[0]}")
 
 
-def compile_node(source: str, node: NodeProto, opset: int) -> Step:
+def compile_node(node: NodeProto, opset: int) -> Step:
     """Bind a node's function to its attributes, and check that it takes them."""
     function = OPERATORS[node.op_type]
     title = f"node {label(node)} ({node.op_type})"
@@ -195,10 +193,9 @@ def compile_node(source: str, node: NodeProto, opset: int) -> Step:
     try:
         inspect.signature(function).bind(*node.input, **attributes)
     except TypeError as error:
-        raise ModelError(f"{source}: no differentiable twin: {title}: {error}") from error
+        raise ModelError(f"{title}: {error}") from error
     if len([name for name in node.output if name]) > 1 and "outputs" not in taken:
-        raise ModelError(f"{source}: no differentiable twin: {title}: only its first output is known")
-
+        raise ModelError(f"{title}: only its first output is known")
     outputs = tuple(node.output) if "outputs" in taken else tuple(node.output[:1])
     return Step(title=title, function=partial(function, **attributes), inputs=tuple(node.input), outputs=outputs)
 

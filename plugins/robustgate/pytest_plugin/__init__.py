@@ -21,7 +21,7 @@ MARKERS = {
     "adversarial": "a case under attack",
     "cost": "what a variant costs: its size and the like",
 }
-GATE = pytest.StashKey["GateSession"]()
+GATE: pytest.StashKey[GateSession] = pytest.StashKey()
 SUITE = "robustness_tests"
 
 

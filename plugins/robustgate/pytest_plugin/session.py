@@ -158,15 +158,14 @@ class GateSession:
 
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         """Take out tests that this configuration plans nothing for; mark the others with their kind."""
-        kept, dropped = [], []
+        dropped = [item for item in items if _id_of(item) == NOT_PLANNED]
         for item in items:
             case = _case_of(item)
-            (dropped if getattr(item, "callspec", None) and item.callspec.id == NOT_PLANNED else kept).append(item)
             if case is not None and item.get_closest_marker(case.shift.kind) is None:
                 item.add_marker(case.shift.kind)
         if dropped:
             config.hook.pytest_deselected(items=dropped)
-            items[:] = kept
+            items[:] = [item for item in items if item not in dropped]
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Remember which cases were selected: those of tests that use the gate."""
@@ -178,7 +177,7 @@ class GateSession:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
         """Send what a test measured along with its report; a test that broke is an error, not a gap."""
-        report: pytest.TestReport = yield  # type: ignore[misc, assignment]
+        report: pytest.TestReport = yield  # type: ignore[assignment]
         case = _case_of(item)
         notes = item.stash.get(ITEM_NOTES, [])
         if case is not None and report.failed and not any(note.case for note in notes):
@@ -268,6 +267,11 @@ class GateSession:
             terminalreporter.write_line(line, **({colour: True, "bold": True} if index == 0 else {}))
         if self.complaint:
             terminalreporter.write_line(f"red: {self.complaint}", red=True, bold=True)
+
+
+def _id_of(item: pytest.Item) -> str | None:
+    callspec = getattr(item, "callspec", None)
+    return callspec.id if callspec else None
 
 
 def _case_of(item: pytest.Item) -> Case | None:

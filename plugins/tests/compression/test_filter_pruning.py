@@ -146,5 +146,5 @@ def test_a_network_without_filters_is_refused() -> None:
 
 @pytest.mark.parametrize("parameters", [{}, {"ratio": 0.5, "parameters": 5}, {"ratio": 1.0}, {"parameters": "4.51 MB"}])
 def test_bad_parameters_are_refused(parameters) -> None:
-    with pytest.raises(ValueError, match="ratio|parameters"):
+    with pytest.raises(ValueError, match=r"ratio|parameters"):
         FilterPruning(**parameters)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -22,7 +23,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from robustgate.compression.static_quantization import StaticQuantization
+from robustgate.compression.static_quantization import StaticQuantization, silence
 from robustgate.core.components import Architecture, Network, Samples
 from robustgate.core.errors import CompressionError
 from robustgate.engine.twin import Twin
@@ -227,6 +228,20 @@ def test_it_is_quiet_and_leaves_nothing_changed(tmp_path, capfd):
     assert network.module.training
     assert all(torch.equal(value, before[key]) for key, value in network.module.state_dict().items())
     assert sorted(path.name for path in (tmp_path / "minmax").iterdir()) == ["float.onnx", "int8.onnx"]
+
+
+def test_silence_installs_no_log_handler_and_lifts_what_it_laid(monkeypatch, capfd):
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    with contextlib.suppress(ZeroDivisionError), silence():
+        # Without a handler on the root, logging would install one for good.
+        logging.warning("chatter")
+        warnings.warn("chatter", stacklevel=1)
+        sys.stderr.write("chatter")
+        raise ZeroDivisionError
+    assert root.handlers == []
+    assert root.isEnabledFor(logging.WARNING)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_the_component_imports_nothing_heavy():

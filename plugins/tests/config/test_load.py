@@ -125,22 +125,42 @@ def test_pyproject_holds_the_same_tables(folder: Path) -> None:
         ("steps = 40", "steps = 40\nrelative_step = 0.01", "relative_step 0.01 x 40 steps cannot reach eps"),
         ("steps = 40", 'norm = "l3"', "attacks.pgd.norm: expected one of 'linf', 'l2', got the text 'l3'"),
         ('"net.safetensors"', '"nut.safetensors"', "models.net.weights.amazon: no such file: "),
-        ("weights = { amazon", "weights = { amazn", "models.net.weights.amazn: no domain 'amazn' (did you mean 'amazon'?)"),
+        (
+            "weights = { amazon",
+            "weights = { amazn",
+            "models.net.weights.amazn: no domain 'amazn' (did you mean 'amazon'?)",
+        ),
         ("normalize = {", "normalise = {", "models.net: unknown key 'normalise' (did you mean 'normalize'?)"),
         ("mean = [0.5, 0.5, 0.5]", "mean = [125, 125, 125]", "mean must be in [0, 1] units"),
-        ('["amazon", "webcam"]]', '["amazon", "webcm"]]', "shifts.pairs[0]: no domain 'webcm' (did you mean 'webcam'?)"),
+        (
+            '["amazon", "webcam"]]',
+            '["amazon", "webcm"]]',
+            "shifts.pairs[0]: no domain 'webcm' (did you mean 'webcam'?)",
+        ),
         ('["contrast"]', '["contras"]', "unknown name 'contras' in corruptions (did you mean 'contrast'?)"),
         ("severities = [1, 3]", "severities = [0]", "severities must be some of 1, 2, 3, 4, 5, got [0]"),
-        ('{ use = "fp60" }', '{ use = "fp6" }', "compressions.fp60_ptsq.steps: no compression 'fp6' (did you mean 'fp60'?)"),
+        (
+            '{ use = "fp60" }',
+            '{ use = "fp6" }',
+            "compressions.fp60_ptsq.steps: no compression 'fp6' (did you mean 'fp60'?)",
+        ),
         ('{ use = "fp60" }', '{ use = "fp60_ptsq" }', "goes round in a circle: fp60_ptsq → fp60_ptsq"),
-        ('{ use = "fp60" }', '{ use = "ptsq" }', "static_quantization ends in an ONNX file, which no further step can change"),
+        (
+            '{ use = "fp60" }',
+            '{ use = "ptsq" }',
+            "static_quantization ends in an ONNX file, which no further step can change",
+        ),
         ("finetune = { epochs = 5 }", "finetune = { epoch = 5 }", "steps[0].finetune: unknown key 'epoch'"),
         ("finetune = { epochs = 5 }", "finetune = 5", "finetune: expected a table, got the number 5"),
         ("ratio = 0.6,", "ratio = 1.6,", "ratio must be above 0 and below 1, got 1.6"),
         ("[compressions.ptsq]", "[compressions.control]", "compressions.control: the name 'none' and those"),
         ("[compressions.ptsq]", '[compressions."a-b"]', "a name is made of letters, digits"),
         ("confidence = 0.95", "confidence = 95", "policies.edge: confidence must be a fraction above 0.5 and below 1"),
-        ('where = { compression = "fp*" }', 'where = { compresion = "fp*" }', "rules[0].where: unknown key 'compresion'"),
+        (
+            'where = { compression = "fp*" }',
+            'where = { compresion = "fp*" }',
+            "rules[0].where: unknown key 'compresion'",
+        ),
         ("min = 0.4\nmax_drop = 0.05", "", "rules[0]: a rule needs a limit: min, max_drop"),
         ("max_drop = 0.05", "max_drop = 5", "max_drop must be a fraction in [0, 1], got 5"),
         ('rule = "size"', 'rule = "sise"', "unknown name 'sise' in rules (did you mean 'size'?)"),
@@ -149,7 +169,7 @@ def test_pyproject_holds_the_same_tables(folder: Path) -> None:
         ('reason = "retraining"', 'reason = " "', "waivers[0]: reason must say why"),
         ('name = "fits"', 'name = "floor"', "two rules are called 'floor'"),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_is_named_with_its_place(folder: Path, old: str, new: str, expected: str) -> None:
     assert GOOD.count(old) >= 1
     found = problems(folder, GOOD.replace(old, new, 1))

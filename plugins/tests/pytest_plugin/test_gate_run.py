@@ -2,24 +2,54 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import os
+import shlex
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+# pytester forgets what a run in this process imported, and compiled modules cannot be imported twice.
+for name in ("robustgate.engine.gate", "robustgate.reports.folder", "torch_pruning", "onnxruntime", "xdist.dsession"):
+    importlib.import_module(name)
+
 PLANNED = 12
 
 
-def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *words]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
+@dataclass(frozen=True)
+class Done:
+    """A finished pytest run."""
+
+    returncode: int
+    stdout: str
+    stderr: str
 
 
-def suite(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return run(folder, "--pyargs", "robustness_tests", *words)
+@pytest.fixture
+def run(pytester: pytest.Pytester, tiny) -> Callable[..., Done]:
+    """Run pytest in the tiny project: in this process, or with workers in a process of its own."""
+    def run_pytest(*words: str) -> Done:
+        os.chdir(tiny.folder)
+        if "-n" in words:
+            command = [sys.executable, "-m", "pytest", *words]
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+            return Done(returncode=done.returncode, stdout=done.stdout, stderr=done.stderr)
+        result = pytester.runpytest_inprocess(*words)
+        return Done(returncode=int(result.ret), stdout=str(result.stdout), stderr=str(result.stderr))
+
+    return run_pytest
+
+
+@pytest.fixture
+def suite(run: Callable[..., Done]) -> Callable[..., Done]:
+    """Run the shipped suite in the tiny project."""
+    return lambda *words: run("--pyargs", "robustness_tests", *words)
 
 
 def results(folder: Path) -> dict[str, Any]:
@@ -30,8 +60,8 @@ def verdicts(folder: Path) -> dict[str, str]:
     return {case["name"]: case["verdict"] for case in results(folder)["cases"]}
 
 
-def test_green_run_writes_its_reports(tiny) -> None:
-    done = suite(tiny.folder)
+def test_green_run_writes_its_reports(tiny, suite) -> None:
+    done = suite()
     assert done.returncode == 0, done.stdout
     found = results(tiny.folder)
     assert found["run"]["verdict"] == "pass"
@@ -45,9 +75,9 @@ def test_green_run_writes_its_reports(tiny) -> None:
     assert f"pass: {PLANNED} of {PLANNED} planned cases measured (0 kept from before)" in done.stdout
 
 
-def test_a_broken_rule_fails_its_cases_and_no_others(tiny) -> None:
+def test_a_broken_rule_fails_its_cases_and_no_others(tiny, suite) -> None:
     tiny.configure(("max_drop = 0.3", "max_drop = 0.001"))
-    done = suite(tiny.folder)
+    done = suite()
     assert done.returncode == 1
     assert [name for name, verdict in verdicts(tiny.folder).items() if verdict != "pass"] == ["tiny-fp25-day"]
     assert results(tiny.folder)["run"]["verdict"] == "undecided"
@@ -61,27 +91,20 @@ def test_a_broken_rule_fails_its_cases_and_no_others(tiny) -> None:
     assert lines[at + 4].startswith("  pytest --pyargs robustness_tests --robustgate-config robustgate.toml -k ")
 
 
-def test_the_last_line_of_a_failure_runs_that_case_alone(tiny) -> None:
+def test_the_last_line_of_a_failure_runs_that_case_alone(tiny, suite) -> None:
     tiny.configure(("min = 0.3", "min = 0.99"))
-    done = suite(tiny.folder)
+    done = suite()
     commands = [line.strip() for line in done.stdout.splitlines() if line.startswith("  pytest --pyargs")]
     assert commands
     for command in (commands[0], commands[-1]):
-        again = subprocess.run(
-            f"{sys.executable} -m {command} -p no:cacheprovider",
-            shell=True,
-            cwd=tiny.folder,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        again = suite(*shlex.split(command)[3:])
         assert again.returncode == 1
         assert "1 failed" in again.stdout
         assert "passed" not in again.stdout
 
 
-def test_selection_runs_only_what_it_names_and_says_so(tiny) -> None:
-    done = suite(tiny.folder, "-k", "fp25 and pgd")
+def test_selection_runs_only_what_it_names_and_says_so(tiny, suite) -> None:
+    done = suite("-k", "fp25 and pgd")
     assert done.returncode == 0, done.stdout
     found = results(tiny.folder)
     measured = [case["name"] for case in found["cases"] if case["value"] is not None]
@@ -93,23 +116,23 @@ def test_selection_runs_only_what_it_names_and_says_so(tiny) -> None:
     assert "not selected" in (tiny.folder / "robustgate-report" / "report.html").read_text()
 
 
-def test_complete_turns_a_selection_red(tiny) -> None:
-    assert suite(tiny.folder, "-k", "fp25", "--robustgate-complete").returncode == 1
-    assert suite(tiny.folder, "--robustgate-complete").returncode == 0
+def test_complete_turns_a_selection_red(tiny, suite) -> None:
+    assert suite("-k", "fp25", "--robustgate-complete").returncode == 1
+    assert suite("--robustgate-complete").returncode == 0
 
 
 @pytest.mark.parametrize(
     ("marker", "count"), [("adversarial", 4), ("corruption", 4), ("clean", 2), ("domain_shift", 2)]
 )
-def test_markers_select_kinds(tiny, marker: str, count: int) -> None:
-    done = suite(tiny.folder, "-m", marker, "--collect-only", "-q")
+def test_markers_select_kinds(tiny, suite, marker: str, count: int) -> None:
+    done = suite("-m", marker, "--collect-only", "-q")
     assert sum("::" in line for line in done.stdout.splitlines()) == count
 
 
-def test_workers_and_order_change_no_byte(tiny) -> None:
+def test_workers_and_order_change_no_byte(tiny, suite) -> None:
     def judged(*words: str, cache: str) -> tuple[list[Any], dict[str, bytes]]:
         tiny.configure(('cache = "cache"', f'cache = "{cache}"'), ("min = 0.3", "min = 0.9"))
-        suite(tiny.folder, *words)
+        suite(*words)
         cases = results(tiny.folder)["cases"]
         for case in cases:
             del case["seconds"], case["cached"]
@@ -122,35 +145,34 @@ def test_workers_and_order_change_no_byte(tiny) -> None:
     assert len(alone[1]) == 3 * PLANNED
 
 
-def test_parallel_run_has_the_same_report_and_exit_status(tiny) -> None:
-    done = suite(tiny.folder, "-n", "2")
+def test_parallel_run_has_the_same_report_and_exit_status(tiny, suite) -> None:
+    done = suite("-n", "2")
     assert done.returncode == 0, done.stdout
     assert results(tiny.folder)["run"]["complete"] is True
     tiny.configure(("min = 0.3", "min = 0.9"))
-    assert suite(tiny.folder, "-n", "2").returncode == 1
+    assert suite("-n", "2").returncode == 1
 
 
-def test_stopping_at_the_first_failure_leaves_an_incomplete_run(tiny) -> None:
+def test_stopping_at_the_first_failure_leaves_an_incomplete_run(tiny, suite) -> None:
     tiny.configure(("min = 0.3", "min = 0.99"))
-    done = suite(tiny.folder, "-x")
+    done = suite("-x")
     assert done.returncode == 1
     found = results(tiny.folder)["run"]
     assert (found["verdict"], found["complete"]) == ("fail", False)
     assert "selected, but not measured" in {case["message"] for case in results(tiny.folder)["cases"]}
 
 
-def test_last_failed_runs_only_the_failures(tiny) -> None:
+def test_last_failed_runs_only_the_failures(tiny, suite) -> None:
     tiny.configure(("max_drop = 0.3", "max_drop = 0.001"))
-    command = [sys.executable, "-m", "pytest", "--pyargs", "robustness_tests", "-q"]
-    subprocess.run(command, cwd=tiny.folder, capture_output=True, check=False)
-    again = subprocess.run([*command, "--lf"], cwd=tiny.folder, capture_output=True, text=True, check=False)
+    suite()
+    again = suite("--lf")
     assert "1 failed" in again.stdout
     assert "passed" not in again.stdout
 
 
-def test_junit_names_every_case(tiny) -> None:
+def test_junit_names_every_case(tiny, suite) -> None:
     tiny.configure(("max_drop = 0.3", "max_drop = 0.001"))
-    suite(tiny.folder, "--junitxml", "junit.xml")
+    suite("--junitxml", "junit.xml")
     text = (tiny.folder / "junit.xml").read_text()
     assert 'tests="12"' in text
     assert 'failures="1"' in text
@@ -158,38 +180,38 @@ def test_junit_names_every_case(tiny) -> None:
     assert "the drop is" in text
 
 
-def test_a_waiver_turns_a_failure_green_until_its_day(tiny) -> None:
+def test_a_waiver_turns_a_failure_green_until_its_day(tiny, suite) -> None:
     waiver = '\n[[policies.edge.waivers]]\nwhere = { compression = "fp25" }\nuntil = %s\nreason = "ticket 1"\n'
     broken = ("max_drop = 0.3", "max_drop = 0.001")
     tiny.configure(broken, extra=waiver % "2999-01-01")
-    assert suite(tiny.folder).returncode == 0
+    assert suite().returncode == 0
     assert results(tiny.folder)["run"]["verdict"] == "waived"
     assert verdicts(tiny.folder)["tiny-fp25-day"] == "waived"
     tiny.configure(broken, extra=waiver % "2020-01-01")
-    done = suite(tiny.folder)
+    done = suite()
     assert done.returncode == 1
     assert "expired on 2020-01-01: ticket 1" in done.stdout
 
 
-def test_a_size_rule_is_a_case_of_its_own(tiny) -> None:
+def test_a_size_rule_is_a_case_of_its_own(tiny, suite) -> None:
     rule = '\n[[policies.edge.rules]]\nname = "fits"\nrule = "size"\nmax = "%s"\n'
     tiny.configure(extra=rule % "1 MB")
-    assert suite(tiny.folder).returncode == 0
+    assert suite().returncode == 0
     tiny.configure(extra=rule % "10 B")
-    done = suite(tiny.folder, "-m", "cost")
+    done = suite("-m", "cost")
     assert done.returncode == 1
     assert 'rule "fits" of policy edge: max 10 B; it is' in done.stdout
     assert "2 failed" in done.stdout
     assert {finding["verdict"] for finding in results(tiny.folder)["findings"]} == {"fail"}
 
 
-def test_an_error_in_one_variant_leaves_the_others_measured(tiny) -> None:
+def test_an_error_in_one_variant_leaves_the_others_measured(tiny, suite) -> None:
     (tiny.folder / "tiny_network.py").write_text(
         (tiny.folder / "tiny_network.py")
         .read_text()
         .replace(".mean((2, 3)))", ".mean((2, 3)) / (len(self.conv.weight) - 3))")
     )
-    done = suite(tiny.folder)
+    done = suite()
     assert done.returncode == 1
     found = verdicts(tiny.folder)
     assert {name for name, verdict in found.items() if verdict == "error"} == {name for name in found if "fp25" in name}
@@ -197,28 +219,29 @@ def test_an_error_in_one_variant_leaves_the_others_measured(tiny) -> None:
     assert "Traceback" not in done.stdout
 
 
-def test_a_mistake_in_the_configuration_is_one_clear_usage_error(tiny) -> None:
+def test_a_mistake_in_the_configuration_is_one_clear_usage_error(tiny, suite) -> None:
     tiny.configure(('method = "pgd"', 'method = "pdg"'))
-    done = suite(tiny.folder)
+    done = suite()
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert "attacks.pgd.method: unknown name 'pdg' in attacks (did you mean 'pgd'?)" in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
 
 
-def test_without_a_configuration_the_suite_says_what_to_do(tmp_path: Path) -> None:
-    done = suite(tmp_path)
+def test_without_a_configuration_the_suite_says_what_to_do(tiny, suite) -> None:
+    (tiny.folder / "robustgate.toml").unlink()
+    done = suite()
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert "name one with --robustgate-config FILE" in done.stderr
 
 
-def test_a_rule_that_selects_nothing_is_an_error(tiny) -> None:
+def test_a_rule_that_selects_nothing_is_an_error(tiny, suite) -> None:
     tiny.configure(('compression = "fp*"', 'compression = "fb*"'))
-    done = suite(tiny.folder)
+    done = suite()
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert "rule 'holds' selects no case: where.compression = 'fb*'" in done.stderr
 
 
-def test_a_users_own_tests_have_the_fixtures(tiny) -> None:
+def test_a_users_own_tests_have_the_fixtures(tiny, run) -> None:
     (tiny.folder / "test_own.py").write_text(
         """
 import pytest
@@ -238,15 +261,15 @@ def test_not_ours(case):
     assert case in (1, 2)
 """
     )
-    done = run(tiny.folder, "test_own.py")
+    done = run("test_own.py")
     # 4 attacked cases, 12 shifts of variants, 2 variants, 2 of the test's own parameters.
     assert "20 passed" in done.stdout, done.stdout
     assert done.returncode == 0
 
 
-def test_a_test_that_never_checks_its_case_is_not_green(tiny) -> None:
+def test_a_test_that_never_checks_its_case_is_not_green(tiny, run) -> None:
     (tiny.folder / "test_own.py").write_text("def test_nothing(case, gate):\n    pass\n")
-    done = run(tiny.folder, "test_own.py")
+    done = run("test_own.py")
     assert "12 passed" in done.stdout
     assert "red: 12 selected cases were not measured" in done.stdout
     assert done.returncode == 1
