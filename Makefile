@@ -10,7 +10,7 @@ gate: $(READY)
 	$(BIN)/pytest --pyargs robustness_tests -n 2 -q --robustgate-report robustgate-report
 
 test: $(READY) lint
-	$(BIN)/pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -99,25 +99,32 @@ def build(folder: Path) -> list[str]:
 
 
 def check(folder: Path) -> list[str]:
-    """Return what is wrong with the kept files: hashes, targets, or accuracies other than the manifest's."""
+    """Return what is wrong with the kept files: hashes; else targets, or accuracies other than the manifest's."""
     entries = tomllib.loads((folder / "MANIFEST.toml").read_text(encoding="utf-8"))["files"]
-    problems, table, size = [], {}, 0
-    for style in STYLES:
-        path = path_of(folder, style)
-        entry = entries[path.relative_to(folder).as_posix()]
-        if sha256(path) != entry["sha256"]:
-            problems.append(f"{path}: its SHA-256 is {sha256(path)}, the manifest says {entry['sha256']}")
-        network = cifar_resnet(**ARGS)
-        network.load_state_dict(load_file(path))
-        table[style] = accuracies(style, network.eval())
-        size += path.stat().st_size
-        problems += [
-            f"{style} on {target}: {value:.2%}, the manifest says {entry['accuracy'][target]:.2%}"
-            for target, value in table[style].items()
-            if abs(value - entry["accuracy"][target]) > DRIFT
-        ]
+    paths = {style: path_of(folder, style) for style in STYLES}
+    kept = {style: entries[path.relative_to(folder).as_posix()] for style, path in paths.items()}
+    if damaged := [
+        f"{path}: its SHA-256 is {sha256(path)}, the manifest says {kept[style]['sha256']}"
+        for style, path in paths.items()
+        if sha256(path) != kept[style]["sha256"]
+    ]:
+        return damaged
+    table = {style: accuracies(style, load(path)) for style, path in paths.items()}
     show(table)
-    return problems + missed(table, size)
+    drifted = [
+        f"{source} on {target}: {value:.2%}, the manifest says {kept[source]['accuracy'][target]:.2%}"
+        for source, row in table.items()
+        for target, value in row.items()
+        if abs(value - kept[source]["accuracy"][target]) > DRIFT
+    ]
+    return drifted + missed(table, sum(path.stat().st_size for path in paths.values()))
+
+
+def load(path: Path) -> nn.Module:
+    """Return the bare network with the weights of a file."""
+    network = cifar_resnet(**ARGS)
+    network.load_state_dict(load_file(path))
+    return network.eval()
 
 
 def train(style: str) -> nn.Module:
@@ -144,7 +151,7 @@ def accuracies(style: str, network: nn.Module) -> dict[str, float]:
 def accuracy(network: nn.Module, samples: Samples) -> float:
     """Return the share of samples whose largest logit is their label's."""
     images = torch.tensor(samples.images).permute(0, 3, 1, 2).float().div(255)
-    guesses = torch.cat([Normalised(network)(batch).argmax(dim=1) for batch in images.split(256)])
+    guesses = torch.cat([Normalised(network)(batch).argmax(dim=1) for batch in torch.split(images, 256)])
     return (guesses == torch.tensor(samples.labels)).double().mean().item()
 
 

@@ -57,6 +57,9 @@ def plan(config: ConfigOption = None, policy: PolicyOption = None, names: bool =
     if names:
         for case in made.cases:
             typer.echo(f"test_{case.shift.kind}[{case.name}]")
+        for variant in made.variants:
+            if variant.name in made.run_rules:
+                typer.echo(f"test_cost[{variant.name}]")
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

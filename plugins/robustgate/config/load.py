@@ -34,13 +34,7 @@ NAME = re.compile(r"[A-Za-z0-9_.]+")
 
 def load(path: Path) -> Configuration:
     """Read and check a configuration file. Raises ConfigurationError with every mistake in it."""
-    try:
-        content = path.read_bytes()
-        document = tomllib.loads(content.decode())
-    except FileNotFoundError:
-        raise ConfigurationError([f"{path}: no such file"]) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError([f"{path}: not valid TOML: {error}"]) from error
+    content, document = _read(path)
     if path.name == "pyproject.toml":
         document = document.get("tool", {}).get("robustgate", {})
         if not document:
@@ -53,14 +47,30 @@ def load(path: Path) -> Configuration:
 
 
 def find(folder: Path) -> Path | None:
-    """Return the robustgate.toml of `folder`, or its pyproject.toml if that has a [tool.robustgate] table."""
+    """Return the robustgate.toml of `folder`, or its pyproject.toml if that has a [tool.robustgate] table.
+
+    Raises ConfigurationError for a pyproject.toml that cannot be read.
+    """
     own = folder / "robustgate.toml"
     if own.is_file():
         return own
     project = folder / "pyproject.toml"
-    if project.is_file() and "robustgate" in tomllib.loads(project.read_text(encoding="utf-8")).get("tool", {}):
+    if project.is_file() and "robustgate" in _read(project)[1].get("tool", {}):
         return project
     return None
+
+
+def _read(path: Path) -> tuple[bytes, dict[str, Any]]:
+    """Return a TOML file's bytes and its tables. Raises ConfigurationError."""
+    try:
+        content = path.read_bytes()
+        return content, tomllib.loads(content.decode())
+    except FileNotFoundError:
+        raise ConfigurationError([f"{path}: no such file"]) from None
+    except OSError as error:
+        raise ConfigurationError([f"{path}: cannot be read: {error.strerror}"]) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError([f"{path}: not valid TOML: {error}"]) from error
 
 
 class _Loader(Reader):

@@ -38,6 +38,8 @@ class Budget:
         """Return the steepest ascent of unit norm (N, C, H, W); zeros where the gradient is zero."""
         if self.norm == "linf":
             return gradient.sign()
+        # Scaled first: the squares of a saturated network's tiny gradients are zero in float32.
+        gradient = gradient / gradient.abs().amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-38)
         return gradient / self.size(gradient).clamp_min(1e-20)[:, None, None, None]
 
     def random_point(self, centres: Tensor, draws: Draws) -> Tensor:

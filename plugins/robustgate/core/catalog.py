@@ -88,7 +88,7 @@ def import_factory(path: str) -> Callable[..., object]:
         raise ConfigurationError([f"a factory is written 'package.module:name', got {path!r}"])
     try:
         found: object = importlib.import_module(module_name)
-    except ImportError as error:
+    except Exception as error:  # whatever a user's module raises as it is imported
         raise ConfigurationError([f"factory {path!r}: cannot import {module_name!r}: {error}"]) from error
     for part in attribute.split("."):
         if not hasattr(found, part):

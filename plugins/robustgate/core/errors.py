@@ -17,6 +17,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
+MOST_LISTED = 20
+
 
 class RobustgateError(Exception):
     """Root of all: catch this one to catch them all."""
@@ -70,5 +72,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def listing(names: Iterable[str]) -> str:
-    """Return names as they appear in a message: sorted, comma-separated, or ``(none)``."""
-    return ", ".join(sorted(names)) or "(none)"
+    """Return names as they appear in a message: sorted, comma-separated, the first 20 of many, or ``(none)``."""
+    known = sorted(names)
+    shown = ", ".join(known[:MOST_LISTED]) or "(none)"
+    return shown if len(known) <= MOST_LISTED else f"{shown} and {len(known) - MOST_LISTED:,} more"

@@ -48,7 +48,7 @@ def font_shape(file: str, digit: int) -> Shape:
     if not path.is_file():
         raise DomainError(f"digits: matplotlib's font file {path} is missing")
     outline = TextPath((0, 0), str(digit), size=100, prop=FontProperties(fname=path))
-    polygons = [polygon * (1.0, -1.0) for polygon in outline.to_polygons()]
+    polygons = [np.asarray(polygon) * np.array([1.0, -1.0]) for polygon in outline.to_polygons()]
     points = np.concatenate(polygons)
     low, high = points.min(axis=0), points.max(axis=0)
     scale = HEIGHT / (high[1] - low[1])
@@ -105,6 +105,8 @@ def _cubic_enlargement() -> NDArray[np.float64]:
 
 
 def _box(ink: NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    rows = ink.any(axis=1).nonzero()[0]
-    columns = ink.any(axis=0).nonzero()[0]
+    import numpy as np
+
+    rows = np.flatnonzero(ink.any(axis=1))
+    columns = np.flatnonzero(ink.any(axis=0))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1

@@ -24,8 +24,8 @@ _SIDE = 32
 _CLASSES = tuple("0123456789")
 _PARTS: tuple[Literal["train", "calibration", "test"], ...] = ("train", "calibration", "test")
 
-# Which of the 1,797 scans a part draws, from and up to. Scans of one writer stand together in that file, so that
-# most writers stay in one part.
+# Which of the 1,797 scans a part draws, from and up to. Runs and no random picks: neighbours in that file are often of
+# one writer's hand.
 _SCANS = {
     ("handwritten", "train"): (0, 900),
     ("handwritten", "calibration"): (900, 1000),
@@ -43,14 +43,16 @@ _DEJAVU_SANS = tuple(
 )
 _DEJAVU_SERIF = tuple(f"DejaVuSerif{face}.ttf" for face in ("", "-Bold", "-Italic", "-BoldItalic"))
 _STIX = tuple(f"STIXGeneral{face}.ttf" for face in ("", "Bol", "Italic", "BolIta"))
+_COMPUTER_MODERN = ("cmr10.ttf", "cmb10.ttf", "cmti10.ttf")
 _FONTS = {
-    ("printed", "train"): _DEJAVU_SANS,
+    ("printed", "train"): (*_DEJAVU_SANS, *_COMPUTER_MODERN),
     ("printed", "test"): _DEJAVU_SERIF,
     ("scene", "train"): (*_STIX, "cmtt10.ttf"),
-    ("scene", "test"): ("cmr10.ttf", "cmb10.ttf", "cmti10.ttf", "cmss10.ttf"),
+    ("scene", "test"): ("cmss10.ttf",),
 }
+# How many images a part draws from fonts: its files in turn, all ten digits of each.
 _PRINTED = {
-    ("printed", "train"): 900,
+    ("printed", "train"): 1000,
     ("printed", "calibration"): 100,
     ("printed", "test"): 500,
     ("scene", "train"): 850,
@@ -60,11 +62,11 @@ _PRINTED = {
 # Columns of the two photographs (427 high, 640 wide) that lie behind a part's digits.
 _COLUMNS = {"train": (0, 330), "calibration": (330, 430), "test": (430, 640)}
 _PHOTOGRAPHS = ("china.jpg", "flower.jpg")
-
-
+# How the digits are drawn decides how far a network carries from one style to another. Alike in box, polarity and
+# blur, and differing in the following, a network of 75,000 parameters gets 60 to 92 % on the other styles.
 # Least and greatest height of a digit in pixels, and how far width, slant, weight and place sway about their middle.
-_HEIGHTS = {"handwritten": (17.75, 25.25), "printed": (12.0, 25.0), "scene": (19.5, 23.5)}
-_SWAY = {"handwritten": 1.5, "printed": 1.7, "scene": 0.8}
+_HEIGHTS = {"handwritten": (17.75, 25.25), "printed": (11.5, 25.0), "scene": (20.0, 23.0)}
+_SWAY = {"handwritten": 1.5, "printed": 1.8, "scene": 0.6}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,9 +23,11 @@ SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 class ImageFolder:
     """Images below `root`, in class folders; classes are sorted by name, and so are the files of each.
 
-    Each image's short side is resized to `short_side` (`image_size` by default; bilinear) and its centre, `image_size`
-    pixels square, is cut out. `splits` gives the shares of train, calibration and test: inside each class, files are
-    ordered by a hash of their names, so that a split does not follow the order of shooting.
+    A network sees what torchvision's ImageFolder, Resize and CenterCrop show it, pixel by pixel: each image's short
+    side is resized to `short_side` (`image_size` by default; bilinear, antialiased) and its centre, `image_size`
+    pixels square, is cut out. As there, EXIF orientation is ignored and transparency dropped; unlike there, files in
+    folders inside a class folder are not read. `splits` gives the shares of train, calibration and test: inside each
+    class, files are ordered by a hash of their names, so that a split does not follow the order of shooting.
     """
 
     root: Path
@@ -83,15 +85,19 @@ class ImageFolder:
 
     def _decode(self, file: Path) -> NDArray[np.uint8]:
         import numpy as np
-        from PIL import Image, UnidentifiedImageError
+        from PIL import Image
 
         try:
             with Image.open(file) as opened:
-                image = opened.convert("RGB")
-        except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+                if opened.mode.startswith(("I", "F")):  # Pillow would clip them: mostly white
+                    raise ValueError(f"expected 8 bits a channel, got Pillow's mode {opened.mode!r}")
+                # A palette with transparency is read as RGBA first: Pillow warns of what it cannot keep otherwise.
+                image = (opened.convert("RGBA") if "transparency" in opened.info else opened).convert("RGB")
+        except Exception as error:  # each of Pillow's decoders has its own
             raise DomainError(f"{file}: cannot be decoded as an image: {error}") from error
-        scale = (self.short_side or self.image_size) / min(image.size)
-        width, height = (max(self.image_size, round(side * scale)) for side in image.size)
+        side = self.short_side or self.image_size
+        short = min(image.size)
+        width, height = (side * length // short for length in image.size)
         image = image.resize((width, height), Image.Resampling.BILINEAR)
-        left, top = (width - self.image_size) // 2, (height - self.image_size) // 2
+        left, top = (round((length - self.image_size) / 2) for length in image.size)
         return np.asarray(image.crop((left, top, left + self.image_size, top + self.image_size)))

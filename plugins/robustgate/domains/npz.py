@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Npz"]
 
+SPLITS: tuple[Literal["train", "calibration", "test"], ...] = ("train", "calibration", "test")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Npz:
@@ -22,7 +24,8 @@ class Npz:
 
     `calibration` is the share of the train file that is held out as the calibration split where `files` names none:
     the last so many of each class, in the file's order. A domain that is only a target needs no more than a test
-    file. `keys` renames the three arrays: ``keys = { images = "x", labels = "y" }``. Pickled arrays are refused.
+    file. A file that serves two splits counts once in the whole. `keys` renames the three arrays:
+    ``keys = { images = "x", labels = "y" }``. Pickled arrays are refused.
     """
 
     files: dict[Literal["train", "calibration", "test"], Path]
@@ -40,8 +43,8 @@ class Npz:
     def load(self, split: Split) -> Samples:
         """Return the samples of a split, in the order of the file. Raises DomainError."""
         if split == "whole":
-            parts = [self._read(name) for name in ("train", "calibration", "test") if name in self.files]
-            return _joined(parts)
+            splits = {self.files[name]: name for name in SPLITS if name in self.files}
+            return _joined([self._read(name) for name in splits.values()])
         if self.calibration and split in ("train", "calibration"):
             samples = self._read("train")
             rows = _held_out(samples.labels, self.calibration)
@@ -51,29 +54,35 @@ class Npz:
         return self._read(split)
 
     def _read(self, split: Literal["train", "calibration", "test"]) -> Samples:
-        import zipfile
-
         import numpy as np
 
         path = self.files[split]
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                found = {name: self._array(arrays, name, path) for name in ("images", "labels", "classes")}
+            with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as arrays:
+                images, labels, classes = (self._array(arrays, name, path) for name in ("images", "labels", "classes"))
         except FileNotFoundError:
             raise DomainError(f"no such file: {path}") from None
-        except (ValueError, zipfile.BadZipFile, OSError) as error:
+        except DomainError:
+            raise
+        except Exception as error:  # a damaged archive raises whatever the part that is damaged provokes
             raise DomainError(f"{path}: not an .npz of plain arrays: {error}") from error
-        images, labels, classes = found["images"], found["labels"], tuple(str(name) for name in found["classes"])
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
             raise DomainError(f"{path}: images: expected uint8 (N, H, W, 3), got {images.dtype} {images.shape}")
         if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
             raise DomainError(
                 f"{path}: labels: expected {len(images)} whole numbers, got {labels.dtype} {labels.shape}"
             )
-        if len(labels) and not (labels.min() >= 0 and labels.max() < len(classes)):
-            raise DomainError(f"{path}: labels: {labels.max()} is not the index of one of {len(classes)} classes")
-        names = tuple(f"{path.name}[{row}]" for row in range(len(images)))
-        return Samples(images=images, labels=labels.astype(np.int64), classes=classes, names=names)
+        if classes.ndim != 1 or classes.dtype.kind != "U":
+            raise DomainError(f"{path}: classes: expected a list of texts, got {classes.dtype} {classes.shape}")
+        strange = labels[(labels < 0) | (labels >= len(classes))]
+        if len(strange):
+            raise DomainError(f"{path}: labels: {strange[0]} is not the index of one of {len(classes)} classes")
+        return Samples(
+            images=images,
+            labels=labels.astype(np.int64),
+            classes=tuple(str(name) for name in classes),
+            names=tuple(f"{path.name}[{row}]" for row in range(len(images))),
+        )
 
     def _array(self, arrays: Any, name: Literal["images", "labels", "classes"], path: Path) -> Any:
         key = self.keys.get(name, name)
@@ -102,6 +111,9 @@ def _joined(parts: list[Samples]) -> Samples:
 
     if any(part.classes != parts[0].classes for part in parts):
         raise DomainError(f"files: the files of one domain differ in their classes: {[part.classes for part in parts]}")
+    sizes = [part.images.shape[1:3] for part in parts]
+    if len(set(sizes)) > 1:
+        raise DomainError(f"files: the files of one domain differ in the size of their images: {sizes}")
     return Samples(
         images=np.concatenate([part.images for part in parts]),
         labels=np.concatenate([part.labels for part in parts]),

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from robustgate.config import Configuration, Step
 from robustgate.core.catalog import import_factory
 from robustgate.core.components import Architecture, Edit, Network, Objective, OnnxFile, Recipe, Samples, Split
-from robustgate.core.errors import CompressionError, DomainError, ModelError
+from robustgate.core.errors import CompressionError, DomainError, ModelError, RobustgateError
 from robustgate.core.files import sha256, write_whole
 from robustgate.core.records import Variant, VariantRecord
 from robustgate.core.seeds import derive
@@ -61,13 +61,17 @@ class Foundry:
         # A handful of networks is kept loaded: cases come grouped by variant.
         self.subject = lru_cache(maxsize=8)(self._subject)
         self.artifact = lru_cache(maxsize=None)(self._artifact)
+        self._failures: dict[str, RobustgateError] = {}
 
     def _artifact(self, variant: Variant) -> Artifact:
         """Build or fetch a variant. Raises ModelError, DomainError or CompressionError, naming the variant."""
+        if variant.name in self._failures:  # what cannot be built is not tried again for every case
+            raise self._failures[variant.name]
         try:
             folder = self._entry(variant, self.chains[variant.compression])
         except (ModelError, DomainError, CompressionError) as error:
-            raise type(error)(f"{variant.name}: {error}") from error
+            self._failures[variant.name] = type(error)(f"{variant.name}: {error}")
+            raise self._failures[variant.name] from error
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
         record = VariantRecord(**{"name": variant.name, **variant.fields, **facts})
         return Artifact(folder=folder, record=record)
@@ -226,7 +230,9 @@ def _plain(value: Any) -> Any:
 
 
 def _step_identity(step: Step) -> Any:
-    return [component_identity(step.component), component_identity(step.finetune)]
+    own = getattr(step.component, "build", None)  # a step that has a factory of its own, as distillation has
+    factory = source_of(import_factory(own)) if isinstance(own, str) else None
+    return [component_identity(step.component), component_identity(step.finetune), factory]
 
 
 def _torch_facts(module: nn.Module, file: Path) -> dict[str, Any]:
@@ -240,7 +246,10 @@ def _torch_facts(module: nn.Module, file: Path) -> dict[str, Any]:
 
 
 def _onnx_facts(file: Path) -> dict[str, Any]:
-    """Count the weights of an ONNX file: its constants, less scales, zero points and shapes."""
+    """Count the weights of an ONNX file: its constants, less scales, zero points and shapes.
+
+    The six numbers of a normalisation are constants of the file like others.
+    """
     import numpy as np
     import onnx
 

@@ -68,6 +68,8 @@ class Gate:
     def result(self, case: Case) -> CaseResult:
         """Measure a case, and what its rules compare it with, and judge it. Raises RobustgateError."""
         began = time.perf_counter()
+        if self.progress:
+            self.progress(case, 0, 0)  # its variant may have to be built first
         rules = self.plan.case_rules.get(case.name, ())
         with steady(self.plan.configuration.gate.threads):
             outcome, key, cached = self._outcome(case)

@@ -167,12 +167,14 @@ def _drop(case: Case, rule: CaseRule, limit: float, counted: Counted, other: Cou
 def _waived(finding: Finding, fields: Mapping[str, Any], policy: Policy, today: date) -> Finding:
     if not is_red(finding.verdict, policy):
         return finding
-    for waiver in policy.waivers:
-        if matches(waiver.where, fields):
-            if is_current(waiver, today):
-                return replace(finding, verdict="waived", waiver=f"until {waiver.until}: {waiver.reason}")
-            return replace(finding, waiver=f"expired on {waiver.until}: {waiver.reason}")
-    return finding
+    covering = [waiver for waiver in policy.waivers if matches(waiver.where, fields)]
+    if not covering:
+        return finding
+    # The latest one: a waiver that was renewed may still stand there with its old day.
+    latest = max(covering, key=lambda waiver: waiver.until)
+    if is_current(latest, today):
+        return replace(finding, verdict="waived", waiver=f"until {latest.until}: {latest.reason}")
+    return replace(finding, waiver=f"expired on {latest.until}: {latest.reason}")
 
 
 def is_current(waiver: Waiver, today: date) -> bool:

@@ -72,8 +72,10 @@ def load_reference(model: Model, name: str, source: str, example: Tensor) -> Net
 
 def load_weights(module: nn.Module, file: Path, place: str) -> None:
     """Load a safetensors file, or a torch file of plain tensors, into `module`; every key and shape must fit."""
-    state = _read_state(file, place)
-    expected = module.state_dict()
+    state, expected = _read_state(file, place), module.state_dict()
+    wrapped = "module."  # torch's DataParallel puts it before every key
+    if all(key.startswith(wrapped) for key in state) and not any(key.startswith(wrapped) for key in expected):
+        state = {key.removeprefix(wrapped): value for key, value in state.items()}
     # Counters of batch normalisation: many published files leave them out, and torch then fills them in.
     optional = {key for key in expected if key.endswith("num_batches_tracked")}
     problems = [f"missing {key!r}" for key in expected.keys() - state.keys() - optional]
@@ -103,12 +105,17 @@ def _read_state(file: Path, place: str) -> Mapping[str, Tensor]:
     except SafetensorError as error:
         raise ModelError(f"{place}: {file} is not a safetensors file: {error}") from error
     except Exception as error:
+        # torch wraps the reason in advice to trust the file, and appends more of it.
+        cause = error.__context__ or error
+        reason = f"{type(cause).__name__}: {cause}".splitlines()[0].partition(". ")[0]
         raise ModelError(
-            f"{place}: {file} cannot be read as plain tensors (weights_only): {str(error).splitlines()[0]}; "
+            f"{place}: {file} cannot be read as plain tensors (weights_only): {reason}; "
             "save the state dict as safetensors"
         ) from error
     if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
         found = found["state_dict"]
-    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
+    if not isinstance(found, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in found.items()
+    ):
         raise ModelError(f"{place}: {file} holds {type(found).__name__}, expected a state dict of tensors")
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -148,14 +149,12 @@ def _applies(rule: CaseRule, case: Case, controls: Mapping[str, str]) -> bool:
 
 
 def _clashes(cases: tuple[Case, ...]) -> list[str]:
-    seen: dict[tuple[str, str], Case] = {}
-    problems = []
-    for case in cases:
-        key = (case.shift.kind, case.name)
-        if key in seen:
-            problems.append(f"two cases are called {case.name!r}: rename a model, domain, compression or attack")
-        seen[key] = case
-    return problems
+    # Names alone tell cases apart, whatever their kinds: rules, results and -k go by them.
+    return [
+        f"two cases are called {name!r}: rename a domain or an attack, or name a pair or severity only once"
+        for name, count in Counter(case.name for case in cases).items()
+        if count > 1
+    ]
 
 
 def _idle_pairs(configuration: Configuration) -> list[str]:
@@ -174,4 +173,7 @@ def _idle_rule(what: str, where: Mapping[str, str], fields: list[dict[str, str]]
             return (
                 f"{what} selects no case: where.{key} = {pattern!r}{nearest(pattern, values)}; known: {listing(values)}"
             )
-    return f"{what} selects no case: no case has all of {dict(where)} (a drop is never judged on the reference itself)"
+    return (
+        f"{what} selects no case: no case has all of {dict(where)} (a drop is judged neither on the reference itself "
+        "nor, from a control, on what does not fine-tune)"
+    )

@@ -17,6 +17,7 @@ from robustgate.core.records import (
     VariantRecord,
     Verdict,
     WaiverRecord,
+    matches,
     worst,
 )
 from robustgate.engine.judge import is_current
@@ -49,10 +50,10 @@ def assemble(
     rule on a variant was not measured.
     """
     rows = tuple(measured.get(key(case)) or _unmeasured(case, key(case) in selected) for case in plan.cases)
-    judged = {(finding.subject, finding.rule) for finding in findings}
+    judged = {(finding.subject, finding.rule): finding for finding in findings}  # once, however many tests asked
     asked = {(variant, rule.name) for variant, rules in plan.run_rules.items() for rule in rules}
-    complete = not any(row.verdict == "incomplete" for row in rows) and judged >= asked
-    verdicts: list[Verdict] = [*(row.verdict for row in rows), *(finding.verdict for finding in findings)]
+    complete = all(row.value is not None for row in rows) and judged.keys() >= asked
+    verdicts: list[Verdict] = [*(row.verdict for row in rows), *(finding.verdict for finding in judged.values())]
     if not complete:
         verdicts.append("incomplete")
     configuration = plan.configuration
@@ -77,8 +78,8 @@ def assemble(
         ),
         variants=tuple(variants[variant.name] for variant in plan.variants if variant.name in variants),
         cases=rows,
-        findings=tuple(sorted(findings, key=lambda finding: (finding.subject, finding.rule))),
-        waivers=_waivers(plan, rows, findings, today),
+        findings=tuple(judged[place] for place in sorted(judged)),
+        waivers=_waivers(plan, rows, judged.values(), today),
     )
 
 
@@ -102,6 +103,8 @@ def _waivers(
     plan: Plan, rows: Collection[CaseResult], findings: Collection[Finding], today: date
 ) -> tuple[WaiverRecord, ...]:
     everything = [*findings, *(finding for row in rows for finding in row.findings)]
+    # A variant's findings go by the fields of its clean case, which has the same name.
+    fields = {case.name: case.fields for case in plan.cases}
     records = []
     for waiver in plan.policy.waivers:
         mark = f"{waiver.until}: {waiver.reason}"
@@ -112,6 +115,11 @@ def _waivers(
             expired=not is_current(waiver, today),
             findings=0,
         )
-        covered = sum(finding.waiver is not None and finding.waiver.endswith(mark) for finding in everything)
+        covered = sum(
+            finding.waiver is not None
+            and finding.waiver.endswith(mark)
+            and matches(waiver.where, fields[finding.subject])
+            for finding in everything
+        )
         records.append(replace(record, findings=covered))
     return tuple(records)

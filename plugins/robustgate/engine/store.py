@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -43,8 +42,10 @@ class Store:
         with FileLock(place.with_suffix(".lock")):
             if _is_sealed(place):  # built by another process while this one waited
                 return place, True
-            shutil.rmtree(place, ignore_errors=True)
-            temporary = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{key[:8]}."))
+            temporary = place.with_suffix(".building")
+            for rest in (place, temporary):  # damaged, or left by a builder that was killed
+                shutil.rmtree(rest, ignore_errors=True)
+            temporary.mkdir()
             try:
                 build(temporary)
                 seal = {

@@ -25,9 +25,10 @@ class LiveLine:
         self._shown = False
 
     def show(self, case: Case, done: int, total: int) -> None:
-        """Show that `done` of `total` samples of a case are measured."""
+        """Show that `done` of `total` samples of a case are measured; before there are any, that it is prepared."""
         if time.perf_counter() - self._last > EVERY_SECONDS:
-            self._write(f"{case.name}  {done:,}/{total:,}{self._left()}")
+            samples = f"{done:,}/{total:,}" if total else "preparing"
+            self._write(f"{case.name}  {samples}{self._left()}")
 
     def count(self, result: CaseResult | None) -> None:
         """Count a finished case; where workers measure, show the last one that came in."""

@@ -1,0 +1,193 @@
+"""The `robustgate` command as a person types it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+from typer.testing import CliRunner, Result
+
+from robustgate.cli import app
+from robustgate.reports.results_json import json_schema
+
+COMMAND = Path(sys.executable).with_name("robustgate")
+SIZE = '\n[[policies.edge.rules]]\nname = "fits"\nrule = "size"\nmax = "1 MB"\nwhere = { compression = "fp*" }\n'
+LAB = '\n[policies.lab]\n[[policies.lab.rules]]\nname = "low"\nwhere = { attack = "pgd" }\nmin = 0.1\n'
+
+
+def type_in(*words: str) -> Result:
+    return CliRunner().invoke(app, list(words))
+
+
+def shell(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([COMMAND, *words], capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_plan_counts_cases_variants_and_rules(tiny) -> None:
+    tiny.configure(extra=SIZE)
+    done = type_in("plan")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        f"{tiny.folder / 'robustgate.toml'}: policy edge",
+        "12 cases: 2 clean, 2 domain_shift, 4 corruption, 4 adversarial",
+        "2 variants:",
+        "  none                       1  as trained",
+        "  fp25                       1  filter_pruning",
+        "rules:",
+        "  'floor' judges 12 cases",
+        "  'holds' judges 1 cases",
+        "  'fits' judges 1 variants",
+    ]
+
+
+def test_plan_shows_chains_with_their_fine_tuning_and_the_control(tiny) -> None:
+    chained = '[compressions.both]\nsteps = [{ use = "fp25" }, { method = "static_quantization" }]\n[shifts]'
+    tiny.configure(("ratio = 0.25 }", "ratio = 0.25, finetune = { epochs = 1 } }"), ("[shifts]", chained))
+    lines = type_in("plan").stdout.splitlines()
+    assert lines[2:7] == [
+        "4 variants:",
+        "  none                       1  as trained",
+        "  control                    1  supervised fine-tuning",
+        "  fp25                       1  filter_pruning → supervised fine-tuning",
+        "  both                       1  filter_pruning → supervised fine-tuning → static_quantization",
+    ]
+
+
+def test_plan_says_how_many_cases_no_rule_judges(tiny) -> None:
+    tiny.configure(extra=LAB)
+    done = type_in("plan", "--policy", "lab")
+    assert done.stdout.splitlines()[0].endswith(": policy lab")
+    assert done.stdout.splitlines()[-2:] == ["  'low' judges 2 cases", "  10 cases are measured under no rule"]
+
+
+def test_plan_takes_a_configuration_from_elsewhere(tiny, tmp_path_factory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    assert type_in("plan").exit_code == 4
+    assert type_in("plan", "--config", str(tiny.folder / "robustgate.toml")).exit_code == 0
+
+
+def test_the_names_of_a_plan_are_the_ids_that_pytest_collects(tiny) -> None:
+    tiny.configure(extra=SIZE)
+    words = ["-m", "pytest", "--pyargs", "robustness_tests", "--collect-only", "-q", "-p", "no:cacheprovider"]
+    collected = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False, timeout=120)
+    ids = {line.rpartition("::")[2] for line in collected.stdout.splitlines() if "::" in line}
+    named = [line for line in type_in("plan", "--names").stdout.splitlines() if line.startswith("test_")]
+    assert len(named) == len(set(named)) == 13
+    assert set(named) == ids
+
+
+def test_plan_imports_nothing_heavy_and_measures_nothing(tiny) -> None:
+    probe = (
+        "import sys\nfrom robustgate.cli import app\n"
+        "try:\n    app(['plan'])\nexcept SystemExit as end:\n    assert not end.code\n"
+        "print(sorted({'torch', 'onnx', 'onnxruntime', 'scipy', 'sklearn', 'matplotlib', 'pytest'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.stdout.splitlines()[-1], done.stderr) == ("[]", "")
+    assert not (tiny.folder / "cache").exists()
+
+
+# Mistakes: a message, exit status 4, no traceback.
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_no_configuration_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = type_in(command)
+    assert (done.exit_code, done.stdout) == (4, "")
+    assert done.stderr == (
+        "robustgate: no robustgate.toml here, and no [tool.robustgate] in pyproject.toml; name one: --config\n"
+    )
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--config", "absent.toml"), "robustgate: absent.toml: no such file\n"),
+        (("--config", "."), "robustgate: .: cannot be read: Is a directory\n"),
+        (("--config", "tiny_network.py"), "robustgate: tiny_network.py: not valid TOML: "),
+        (("--policy", "egde"), "robustgate: no policy 'egde' (did you mean 'edge'?); known: edge\n"),
+    ],
+)
+def test_a_mistake_is_one_message(tiny, command: str, words: tuple[str, str], expected: str) -> None:
+    done = type_in(command, *words)
+    assert (done.exit_code, done.stdout) == (4, "")
+    assert isinstance(done.exception, SystemExit)
+    assert done.stderr.startswith(expected)
+
+
+def test_mistakes_in_the_file_are_told_together(tiny) -> None:
+    tiny.configure(('method = "pgd"', 'method = "pdg"'), ("min = 0.3", "min = 3"))
+    done = shell("plan")
+    assert (done.returncode, done.stdout) == (4, "")
+    assert done.stderr.startswith(f"robustgate: {tiny.folder / 'robustgate.toml'}: 2 mistakes\n")
+    assert "attacks.pgd.method: unknown name 'pdg' in attacks (did you mean 'pgd'?)" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_broken_pyproject_is_a_mistake_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("pyproject.toml").write_text("[tool.robustgate\n")
+    done = type_in("plan")
+    assert done.exit_code == 4
+    assert f"{tmp_path / 'pyproject.toml'}: not valid TOML: " in done.stderr
+
+
+# run
+
+
+def test_run_passes_words_on_to_pytest_and_its_status_back(tiny) -> None:
+    done = shell("run", "-k", "fp25 and pgd", "--collect-only", "-q", "-p", "no:cacheprovider")
+    assert done.returncode == 0, done.stderr
+    assert [line.rpartition("::")[2] for line in done.stdout.splitlines() if "::" in line] == [
+        "test_adversarial[tiny-fp25-day-pgd]"
+    ]
+    assert shell("run", "-k", "no_such_case", "-p", "no:cacheprovider").returncode == pytest.ExitCode.NO_TESTS_COLLECTED
+    assert shell("run", "--no-such-option").returncode == pytest.ExitCode.USAGE_ERROR
+
+
+def test_run_judges_by_the_policy_and_the_file_that_it_is_given(tiny, tmp_path_factory, monkeypatch) -> None:
+    tiny.configure(extra=LAB.replace("0.1", "0.99"))
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    monkeypatch.chdir(elsewhere)
+    words = ["-k", "none-day-pgd", "-p", "no:cacheprovider"]
+    done = shell("run", "--config", str(tiny.folder / "robustgate.toml"), "--policy", "lab", *words)
+    assert done.returncode == 1
+    assert 'rule "low" of policy lab' in done.stdout
+    report = json.loads((elsewhere / "robustgate-report" / "results.json").read_text())
+    assert report["run"]["policy"] == "lab"
+    jsonschema.validate(report, json.loads(type_in("schema", "results").stdout))
+
+
+# schema and help
+
+
+def test_schema_prints_the_published_one(tmp_path: Path) -> None:
+    done = type_in("schema", "results")
+    assert json.loads(done.stdout) == json_schema()
+    assert type_in("schema").stdout == done.stdout
+    jsonschema.Draft202012Validator.check_schema(json.loads(done.stdout))
+
+
+def test_another_schema_is_refused_with_what_there_is() -> None:
+    done = type_in("schema", "result")
+    assert done.exit_code != 0
+    assert isinstance(done.exception, SystemExit)
+    assert "no schema 'result'" in done.stderr
+    assert "results" in done.stderr
+
+
+@pytest.mark.parametrize("command", [[], ["plan"], ["run"], ["schema"]], ids=" ".join)
+def test_help(command: list[str]) -> None:
+    done = type_in(*command, "--help")
+    assert done.exit_code == 0
+    assert "Usage: " in done.stdout
+    if command:
+        assert f"Example: robustgate {command[0]}" in done.stdout
+    else:
+        assert all(f"\n  {name} " in done.stdout for name in ("plan", "run", "schema"))
