@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -20,7 +21,7 @@ from robustgate.config import load
 from robustgate.core.errors import CompressionError, ModelError
 from robustgate.core.records import Variant, VariantRecord
 from robustgate.core.seeds import derive
-from robustgate.engine.artifacts import ONNX, WEIGHTS, Bench
+from robustgate.engine.artifacts import ONNX, WEIGHTS, Bench, _onnx_facts
 from robustgate.engine.gate import Gate
 from robustgate.engine.plan import make_plan
 from robustgate.training.supervised import Supervised
@@ -36,6 +37,23 @@ steps = [{ use = "tuned" }, { method = "static_quantization", calibration_images
 [compressions.fp25_int8]
 steps = [{ use = "fp25" }, { method = "static_quantization", calibration_images = 20 }]
 """
+
+
+STUDENT = """
+from torch import nn
+
+def student():
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, {width}), nn.ReLU(), nn.Linear({width}, 2))
+"""
+DISTILLED = """
+[compressions.kd]
+steps = [{ method = "distillation", build = "changing_student:student", args = {}, training = { epochs = 1 } }]
+"""
+
+
+def write_student(tiny: Any, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    (tiny.folder / "changing_student.py").write_text(STUDENT.format(width=width))
+    monkeypatch.delitem(sys.modules, "changing_student", raising=False)
 
 
 def gate_of(tiny: Any, *changes: tuple[str, str], extra: str = CHAINS) -> Gate:
@@ -163,6 +181,20 @@ def test_the_record_of_a_quantized_file_counts_its_weights(tiny) -> None:
     assert (found.size_bytes, found.deflated_bytes) == (len(content), len(zlib.compress(content, 6)))
 
 
+def test_a_quantized_weight_is_zero_at_its_zero_point(tmp_path: Path) -> None:
+    # As vendors' tools write them: unsigned, one scale and zero point a tensor.
+    constants = {"w_q": np.array([[128, 0, 5, 128]], np.uint8), "w_scale": np.float32(0.1), "w_zero": np.uint8(128)}
+    initializers = [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    nodes = [
+        onnx.helper.make_node("DequantizeLinear", list(constants), ["w"]),
+        onnx.helper.make_node("Gemm", ["x", "w"], ["y"], transB=1),
+    ]
+    x, y = (onnx.helper.make_tensor_value_info(name, 1, [1, size]) for name, size in (("x", 4), ("y", 1)))
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph(nodes, "net", [x], [y], initializers)), tmp_path / ONNX)
+    facts = _onnx_facts(tmp_path / ONNX)
+    assert (facts["parameters"], facts["nonzero_parameters"]) == (4, 2)
+
+
 RESNET = """
 [models.resnet]
 build = "robustgate.zoo:cifar_resnet"
@@ -216,9 +248,12 @@ def test_every_input_of_a_variant_decides_which_artifact_it_is(tiny) -> None:
     assert shas(gate_of(tiny, ('cache = "cache"', 'cache = "cache"\nseed = 1')))[0] == first[0]
     assert shas(gate_of(tiny, ('cache = "cache"', 'cache = "cache"\nseed = 1')))[1] != first[1]
     assert shas(gate_of(tiny, extra=CHAINS.replace("epochs = 2", "epochs = 3")))[1] != first[1]
+    # Another training set with the same test set.
     with np.load(tiny.folder / "day.npz") as arrays:
-        np.savez(tiny.folder / "day.npz", **{**arrays, "images": 255 - arrays["images"]})
-    assert shas(gate_of(tiny))[1] != first[1]
+        np.savez(tiny.folder / "dawn.npz", **{**arrays, "images": 255 - arrays["images"]})
+    dawn = shas(gate_of(tiny, ('train = "day.npz"', 'train = "dawn.npz"')))
+    assert dawn[0] == first[0]
+    assert dawn[1] != first[1]
     tiny.write_weights(torch.tensor([1.0, 0.9, 1.0, 0.1]))
     changed = shas(gate_of(tiny))
     assert not set(changed) & set(first)
@@ -235,10 +270,11 @@ def test_a_damaged_artifact_is_built_again(tiny) -> None:
     assert file.read_bytes() == whole
 
 
-def test_two_builds_are_the_same_to_the_last_byte(tiny) -> None:
+def test_two_builds_are_the_same_to_the_last_byte(tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_student(tiny, monkeypatch, width=3)
     found = []
     for cache in ("one", "other"):
-        gate = gate_of(tiny, ('cache = "cache"', f'cache = "{cache}"'))
+        gate = gate_of(tiny, ('cache = "cache"', f'cache = "{cache}"'), extra=CHAINS + DISTILLED)
         torch.manual_seed(len(cache))
         found.append({name: record(gate, name).artifact_sha256 for name in sorted(gate.plan.chains)})
         assert len(entries(tiny, cache)) == len(gate.plan.chains)
@@ -258,22 +294,9 @@ def test_building_leaves_the_global_streams_as_they_were(tiny) -> None:
     assert (random.getstate(), str(np.random.get_state())) == before[1:]
 
 
-STUDENT = """
-from torch import nn
-
-def student():
-    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, {width}), nn.ReLU(), nn.Linear({width}, 2))
-"""
-DISTILLED = """
-[compressions.kd]
-steps = [{ method = "distillation", build = "changing_student:student", args = {}, training = { epochs = 1 } }]
-"""
-
-
 def test_a_student_whose_factory_changed_is_trained_again(tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     for width in (3, 14):  # another size: bytecode is kept by the source's second and size
-        (tiny.folder / "changing_student.py").write_text(STUDENT.format(width=width))
-        monkeypatch.delitem(sys.modules, "changing_student", raising=False)
+        write_student(tiny, monkeypatch, width)
         assert record(gate_of(tiny, extra=DISTILLED), "kd").parameters == 192 * width + width + 2 * width + 2
         gate_of(tiny, extra=DISTILLED).subject(variant("kd"))
 

@@ -117,7 +117,7 @@ class Watched(nn.Module):
 
 
 def watched(recipe: Supervised, samples: Samples, **options) -> Watched:
-    module = Watched()
+    module = Watched().eval()
     recipe.train(module, samples, seed=3, device=CPU, **options)
     return module
 
