@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from robustgate.core.components import Attack, Compression, Corruption, Domain, Recipe, VariantRule
+from robustgate.core.records import Verdict
 
 # The fifteen of ImageNet-C and CIFAR-10-C, in their canonical order.
 BENCHMARK_CORRUPTIONS = (
@@ -132,6 +133,10 @@ class Waiver:
     until: date
     reason: str
 
+    def is_current(self, today: date) -> bool:
+        """Say whether the waiver still holds; it does on its last day."""
+        return today <= self.until
+
     def __post_init__(self) -> None:
         if not self.where:
             raise ValueError("where must name what is waived; a waiver of everything is no gate")
@@ -149,6 +154,10 @@ class Policy:
     waivers: tuple[Waiver, ...] = ()
     confidence: float = 0.99
     on_undecided: Literal["fail", "pass"] = "fail"
+
+    def is_red(self, verdict: Verdict) -> bool:
+        """Say whether a verdict fails its test."""
+        return verdict not in ("pass", "waived") and not (verdict == "undecided" and self.on_undecided == "pass")
 
     def __post_init__(self) -> None:
         if not 0.5 < self.confidence < 1:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robustgate.config import CaseRule, Policy, RunRule, Waiver
+from robustgate.config import CaseRule, Policy, RunRule
 from robustgate.core.records import Case, CaseResult, ClassAccuracy, Finding, VariantRecord, Verdict, matches, worst
 from robustgate.statistics.paired import PairedCounts, drop_interval
 from robustgate.statistics.proportion import Interval, clopper_pearson
@@ -110,11 +110,6 @@ def judge_variant(record: VariantRecord, rules: Iterable[RunRule], policy: Polic
     return tuple(findings)
 
 
-def is_red(verdict: Verdict, policy: Policy) -> bool:
-    """Say whether a verdict fails its test."""
-    return verdict not in ("pass", "waived") and not (verdict == "undecided" and policy.on_undecided == "pass")
-
-
 def paired(counted: Counted, reference: Counted) -> PairedCounts:
     """Count the samples that only one of two variants gets right. Raises ValueError where the samples differ."""
     if not np.array_equal(counted.labels, reference.labels):
@@ -165,21 +160,16 @@ def _drop(case: Case, rule: CaseRule, limit: float, counted: Counted, other: Cou
 
 
 def _waived(finding: Finding, fields: Mapping[str, Any], policy: Policy, today: date) -> Finding:
-    if not is_red(finding.verdict, policy):
+    if not policy.is_red(finding.verdict):
         return finding
     covering = [waiver for waiver in policy.waivers if matches(waiver.where, fields)]
     if not covering:
         return finding
     # The latest one: a waiver that was renewed may still stand there with its old day.
     latest = max(covering, key=lambda waiver: waiver.until)
-    if is_current(latest, today):
+    if latest.is_current(today):
         return replace(finding, verdict="waived", waiver=f"until {latest.until}: {latest.reason}")
     return replace(finding, waiver=f"expired on {latest.until}: {latest.reason}")
-
-
-def is_current(waiver: Waiver, today: date) -> bool:
-    """Say whether a waiver still holds; it does on its last day."""
-    return today <= waiver.until
 
 
 def _most_lost(counted: Counted, reference: Counted, most: int = 2) -> tuple[ClassAccuracy, ...]:

@@ -20,7 +20,6 @@ from robustgate.core.records import (
     matches,
     worst,
 )
-from robustgate.engine.judge import is_current
 from robustgate.engine.plan import Plan
 
 
@@ -112,7 +111,7 @@ def _waivers(
             where=dict(waiver.where),
             until=waiver.until.isoformat(),
             reason=waiver.reason,
-            expired=not is_current(waiver, today),
+            expired=not waiver.is_current(today),
             findings=0,
         )
         covered = sum(

@@ -19,7 +19,6 @@ from robustgate.config import load
 from robustgate.core.errors import ConfigurationError
 from robustgate.core.records import Case, CaseResult, Finding, Results, Variant, VariantRecord, Verdict
 from robustgate.engine.explain import explain
-from robustgate.engine.judge import is_red
 from robustgate.engine.plan import Plan, make_plan
 from robustgate.engine.results import Circumstances, assemble, key, shown_path
 from robustgate.engine.store import code_version
@@ -76,6 +75,10 @@ class GateSession:
         return make_plan(load(self.source), option(self.config, "policy"))
 
     @cached_property
+    def _names(self) -> str:
+        return "\n".join(case.name for case in self.plan.cases)
+
+    @cached_property
     def gate(self) -> Gate:
         """The gate; torch is imported here, by the first case that is measured."""
         from robustgate.engine.gate import Gate
@@ -92,7 +95,7 @@ class GateSession:
 
     def is_red(self, verdict: Verdict) -> bool:
         """Say whether a verdict fails its test."""
-        return is_red(verdict, self.plan.policy)
+        return self.plan.policy.is_red(verdict)
 
     def explain(self, result: CaseResult) -> str:
         """Return a result as its failing test prints it."""
@@ -118,8 +121,7 @@ class GateSession:
 
     def _command(self, name: str, kind: str) -> str:
         # Where other tests have this name in theirs, the test's whole name with its brackets is what -k can tell apart.
-        others = sum(name in case.name for case in self.plan.cases)
-        ambiguous = others > 1 or kind == "cost" or (kind == "clean" and self.plan.run_rules)
+        ambiguous = self._names.count(name) > 1 or kind == "cost" or (kind == "clean" and self.plan.run_rules)
         words = ["pytest", "--pyargs", SUITE, "--robustgate-config", shown_path(self.source)]
         if policy := option(self.config, "policy"):
             words += ["--robustgate-policy", policy]

@@ -38,6 +38,7 @@ class Size:
         return float(record.size_bytes)
 
     def show(self, value: float) -> str:
-        """Return bytes in the largest decimal unit that keeps the number above one."""
+        """Return bytes in the largest decimal unit that keeps the number above one, and whole where that rounds."""
         unit = next(unit for unit in ("GB", "MB", "kB", "B") if value >= UNITS[unit] or unit == "B")
-        return f"{value / UNITS[unit]:.4g} {unit}"
+        short = f"{value / UNITS[unit]:.4g} {unit}"
+        return short if float(f"{value / UNITS[unit]:.4g}") * UNITS[unit] == value else f"{short} ({value:,.0f} B)"

@@ -14,7 +14,7 @@ from scipy import stats
 
 from robustgate.config import CaseRule, Policy, RunRule, Waiver
 from robustgate.core.records import Case, CaseResult, ClassAccuracy, Shift, Variant, VariantRecord
-from robustgate.engine.judge import Counted, is_red, judge_case, judge_variant
+from robustgate.engine.judge import Counted, judge_case, judge_variant
 from robustgate.rules.size import Size
 from robustgate.statistics.paired import PairedCounts, drop_interval
 from robustgate.statistics.proportion import clopper_pearson
@@ -216,8 +216,8 @@ def test_a_drop_has_nothing_to_say_of_a_case_without_opponents() -> None:
     ],
 )
 def test_what_is_red(verdict, by_default: bool, where_undecided_passes: bool) -> None:
-    assert is_red(verdict, policy_of()) is by_default
-    assert is_red(verdict, policy_of(on_undecided="pass")) is where_undecided_passes
+    assert policy_of().is_red(verdict) is by_default
+    assert policy_of(on_undecided="pass").is_red(verdict) is where_undecided_passes
 
 
 # Waivers.

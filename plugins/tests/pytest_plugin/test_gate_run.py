@@ -34,6 +34,7 @@ class Done:
 @pytest.fixture
 def run(pytester: pytest.Pytester, tiny) -> Callable[..., Done]:
     """Run pytest in the tiny project: in this process, or with workers in a process of its own."""
+
     def run_pytest(*words: str) -> Done:
         os.chdir(tiny.folder)
         if "-n" in words:
