@@ -18,7 +18,7 @@ from robustgate.zoo import cifar_resnet
 CONFIGURATION = """
 [domains.cifar10]
 kind = "npz"
-files = {{ train = "train.npz", test = "{data}/cifar/cifar10_test_2000.npz" }}
+files = {{ train = "{data}/cifar/cifar10_train_10000.npz", test = "{data}/cifar/cifar10_test_2000.npz" }}
 calibration = 0.1
 [domains.jpeg75]
 kind = "npz"
@@ -53,14 +53,6 @@ max_drop = 0.02
 def gated(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, str, dict[str, Any]]:
     """Run the suite as a user does; return exit status, output and results."""
     folder = tmp_path_factory.mktemp("cifar")
-    with np.load(real_data / "cifar" / "cifar10_train_10000.npz") as arrays:
-        rows = np.concatenate([np.flatnonzero(arrays["labels"] == label)[:300] for label in range(10)])
-        np.savez(
-            folder / "train.npz",
-            images=arrays["images"][rows],
-            labels=arrays["labels"][rows],
-            classes=arrays["classes"],
-        )
     (folder / "robustgate.toml").write_text(CONFIGURATION.format(data=real_data))
     command = [sys.executable, "-m", "pytest", "--pyargs", "robustness_tests", "-n", "2", "-p", "no:cacheprovider"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=900)
@@ -107,7 +99,7 @@ def test_a_pruned_and_fine_tuned_network_goes_through_the_whole_gate(gated) -> N
     assert variants["none"]["parameters"] == variants["control"]["parameters"] == 269_722
     assert variants["fp50"]["parameters"] == 68_050
     pruned = cases["resnet20-fp50-cifar10"]
-    assert 0.4 < pruned["value"] < cases["resnet20-control-cifar10"]["value"]
+    assert 0.5 < pruned["value"] < cases["resnet20-control-cifar10"]["value"]
     assert pruned["verdict"] == "fail"
     assert code == 1
     assert "1 failed, 11 passed" in output
