@@ -67,18 +67,7 @@ def judge_case(
         findings=waived,
     )
     reference = opponents.get("reference")
-    if reference is None:
-        return result
-    pairs = paired(counted, reference)
-    drop = drop_interval(pairs, policy.confidence)
-    return replace(
-        result,
-        reference_value=reference.accuracy,
-        drop=pairs.drop,
-        drop_low=drop.low,
-        drop_high=drop.high,
-        most_lost=_most_lost(counted, reference),
-    )
+    return result if reference is None else _compared(result, counted, reference, policy.confidence)
 
 
 def judge_variant(record: VariantRecord, rules: Iterable[RunRule], policy: Policy, today: date) -> tuple[Finding, ...]:
@@ -114,10 +103,19 @@ def paired(counted: Counted, reference: Counted) -> PairedCounts:
     """Count the samples that only one of two variants gets right. Raises ValueError where the samples differ."""
     if not np.array_equal(counted.labels, reference.labels):
         raise ValueError("a drop is paired: both variants must be measured on the same samples, in the same order")
-    return PairedCounts(
-        n=len(counted.correct),
-        lost=int((reference.correct & ~counted.correct).sum()),
-        gained=int((~reference.correct & counted.correct).sum()),
+    return PairedCounts.of(reference.correct, counted.correct)
+
+
+def _compared(result: CaseResult, counted: Counted, reference: Counted, confidence: float) -> CaseResult:
+    pairs = paired(counted, reference)
+    drop = drop_interval(pairs, confidence)
+    return replace(
+        result,
+        reference_value=reference.accuracy,
+        drop=pairs.drop,
+        drop_low=drop.low,
+        drop_high=drop.high,
+        most_lost=_most_lost(counted, reference),
     )
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from robustgate.config import CaseRule, Configuration, Policy, RunRule, Step
 from robustgate.core.components import Recipe
 from robustgate.core.errors import ConfigurationError, listing, nearest
 from robustgate.core.records import CONTROL, REFERENCE, Case, Shift, Variant, matches
+
+R = TypeVar("R", bound=CaseRule | RunRule)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,30 +61,18 @@ def make_plan(configuration: Configuration, policy: str | None = None) -> Plan:
     cases = tuple(
         Case(variant=variant, shift=shift) for variant in variants for shift in _shifts(configuration, variant)
     )
-    problems = [*_clashes(cases), *_idle_pairs(configuration)]
-    case_rules: dict[str, tuple[CaseRule, ...]] = {}
     fields = {case.name: case.fields for case in cases}
-    for rule in chosen.case_rules:
-        judged = [case for case in cases if matches(rule.where, fields[case.name]) and _applies(rule, case, controls)]
-        if not judged:
-            problems.append(_idle_rule(f"rule {rule.name!r}", rule.where, list(fields.values())))
-        for case in judged:
-            case_rules[case.name] = (*case_rules.get(case.name, ()), rule)
-    run_rules: dict[str, tuple[RunRule, ...]] = {}
-    for run_rule in chosen.run_rules:
-        concerned = [variant for variant in variants if matches(run_rule.where, variant.fields)]
-        if not concerned:
-            problems.append(_idle_rule(f"rule {run_rule.name!r}", run_rule.where, [v.fields for v in variants]))
-        for variant in concerned:
-            run_rules[variant.name] = (*run_rules.get(variant.name, ()), run_rule)
-    for waiver in chosen.waivers:
-        if not any(matches(waiver.where, case) for case in fields.values()):
-            problems.append(_idle_rule("waiver", waiver.where, list(fields.values())))
+    compressions = {case.name: case.variant.compression for case in cases}
+    case_rules, idle_rules = _assigned(
+        chosen.case_rules, fields, lambda rule, name: _applies(rule, compressions[name], controls)
+    )
+    run_rules, idle_run_rules = _assigned(
+        chosen.run_rules, {variant.name: variant.fields for variant in variants}, lambda _, __: True
+    )
+    idle = [*idle_rules, *idle_run_rules, *_idle_waivers(chosen, fields)]
+    problems = [*_clashes(cases), *_idle_pairs(configuration), *(f"policies.{chosen.name}: {one}" for one in idle)]
     if problems:
-        raise ConfigurationError(
-            [f"policies.{chosen.name}: {p}" if "selects no" in p else p for p in problems],
-            source=str(configuration.source),
-        )
+        raise ConfigurationError(problems, source=str(configuration.source))
     return Plan(
         configuration=configuration,
         policy=chosen,
@@ -141,11 +131,33 @@ def _shifts(configuration: Configuration, variant: Variant) -> list[Shift]:
     return shifts
 
 
-def _applies(rule: CaseRule, case: Case, controls: Mapping[str, str]) -> bool:
-    """Say whether a rule says anything of a case: a drop needs another variant to compare with."""
-    compression = case.variant.compression
+def _applies(rule: CaseRule, compression: str, controls: Mapping[str, str]) -> bool:
+    """Say whether a rule says anything of a compression: a drop needs another variant to compare with."""
     comparable = compression != REFERENCE if rule.max_drop_from == "reference" else compression in controls
     return rule.min is not None or comparable
+
+
+def _assigned(
+    rules: Sequence[R], fields: Mapping[str, Mapping[str, str]], applies: Callable[[R, str], bool]
+) -> tuple[dict[str, tuple[R, ...]], list[str]]:
+    """Return for each subject, by name, the rules that select it, and a complaint of each rule that selects none."""
+    assigned: dict[str, tuple[R, ...]] = {}
+    idle = []
+    for rule in rules:
+        selected = [name for name, known in fields.items() if matches(rule.where, known) and applies(rule, name)]
+        if not selected:
+            idle.append(_idle(f"rule {rule.name!r}", rule.where, fields))
+        for name in selected:
+            assigned[name] = (*assigned.get(name, ()), rule)
+    return assigned, idle
+
+
+def _idle_waivers(policy: Policy, fields: Mapping[str, Mapping[str, str]]) -> list[str]:
+    return [
+        _idle("waiver", waiver.where, fields)
+        for waiver in policy.waivers
+        if not any(matches(waiver.where, known) for known in fields.values())
+    ]
 
 
 def _clashes(cases: tuple[Case, ...]) -> list[str]:
@@ -166,10 +178,10 @@ def _idle_pairs(configuration: Configuration) -> list[str]:
     ]
 
 
-def _idle_rule(what: str, where: Mapping[str, str], fields: list[dict[str, str]]) -> str:
+def _idle(what: str, where: Mapping[str, str], fields: Mapping[str, Mapping[str, str]]) -> str:
     for key, pattern in where.items():
-        values = {found[key] for found in fields if key in found}
-        if not any(matches({key: pattern}, found) for found in fields):
+        values = {known[key] for known in fields.values() if key in known}
+        if not any(matches({key: pattern}, {key: value}) for value in values):
             return (
                 f"{what} selects no case: where.{key} = {pattern!r}{nearest(pattern, values)}; known: {listing(values)}"
             )
