@@ -27,7 +27,7 @@ class LiveLine:
 
     def show(self, case: Case, done: int, total: int) -> None:
         """Show that `done` of `total` samples of a case are measured; before there are any, that it is prepared."""
-        if time.perf_counter() - self._last > EVERY_SECONDS:
+        if not done or time.perf_counter() - self._last > EVERY_SECONDS:
             samples = f"{done:,}/{total:,}" if total else "preparing"
             self._write(f"{case.name}  {samples}{self._left()}")
 

@@ -13,13 +13,12 @@ from torch import Tensor, nn
 
 from robustgate.attacks.fgsm import Fgsm
 from robustgate.attacks.pgd import Pgd
-from robustgate.core.budget import Budget
 from robustgate.core.catalog import shelf
 from robustgate.core.components import Samples
-from robustgate.engine.draws import SampleDraws
 from robustgate.engine.measure import measure_adversarial
 from robustgate.engine.networks import Normalized
-from robustgate.engine.subjects import CountedTarget, TorchSubject
+from robustgate.engine.subjects import TorchSubject
+from robustgate.testing import AttackContract
 from robustgate.zoo import cifar_resnet
 
 CPU = torch.device("cpu")
@@ -96,54 +95,18 @@ def test_every_attack_on_the_shelf_is_under_contract() -> None:
     assert set(shelf("attacks").names) == set(ATTACKS)
 
 
+class TestContract(AttackContract):
+    """Every attack on the shelf keeps the contract."""
+
+    @pytest.fixture(params=sorted(ATTACKS))
+    def attack(self, request: pytest.FixtureRequest):
+        return shelf("attacks").component(request.param)(**ATTACKS[request.param])
+
+
 @pytest.mark.parametrize("name", sorted(ATTACKS))
-class TestContract:
-    """What every attack must keep."""
-
-    def attack(self, name: str):
-        return shelf("attacks").component(name)(**ATTACKS[name])
-
-    def run(self, name: str, subject: TorchSubject, samples: Samples, rows: slice) -> Tensor:
-        images = torch.tensor(samples.images[rows]).permute(0, 3, 1, 2).float() / 255
-        labels = torch.tensor(samples.labels[rows])
-        seeds = list(range(COUNT))[rows]
-        target = CountedTarget(subject, 2, "case")
-        return self.attack(name).run(target, images, labels, SampleDraws(seeds, CPU))
-
-    def test_it_is_a_frozen_dataclass_with_a_budget(self, name: str) -> None:
-        attack = self.attack(name)
-        assert dataclasses.is_dataclass(attack)
-        with pytest.raises(dataclasses.FrozenInstanceError):
-            attack.eps = 1.0
-        assert attack.norm in ("linf", "l2")
-
-    def test_it_stays_within_budget_and_range(self, name: str, linear) -> None:
-        subject, samples, _ = linear
-        attack = self.attack(name)
-        found = self.run(name, subject, samples, slice(None))
-        images = torch.tensor(samples.images).permute(0, 3, 1, 2).float() / 255
-        assert float(Budget(attack.norm, attack.eps).size(found - images).max()) <= attack.eps + 1e-6
-        assert float(found.min()) >= 0
-        assert float(found.max()) <= 1
-
-    def test_batches_of_any_size_give_the_same(self, name: str, linear) -> None:
-        subject, samples, _ = linear
-        whole = self.run(name, subject, samples, slice(None))
-        parts = [self.run(name, subject, samples, slice(at, at + 7)) for at in range(0, COUNT, 7)]
-        torch.testing.assert_close(torch.cat(parts), whole, rtol=0, atol=1e-6)
-
-    def test_it_touches_neither_mode_nor_gradients_nor_random_streams(self, name: str, linear) -> None:
-        subject, samples, _ = linear
-        state = torch.random.get_rng_state()
-        found = self.run(name, subject, samples, slice(None))
-        assert torch.equal(torch.random.get_rng_state(), state)
-        assert not found.requires_grad
-        assert not subject.module.training
-        assert all(parameter.grad is None for parameter in subject.module.parameters())
-
-    def test_impossible_budgets_are_refused(self, name: str) -> None:
-        with pytest.raises(ValueError, match="eps"):
-            shelf("attacks").component(name)(eps=-1.0)
+def test_impossible_budgets_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="eps"):
+        shelf("attacks").component(name)(eps=-1.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,157 @@
+"""Contracts as tests: what every attack and corruption must keep, ours or a third party's.
+
+from robustgate.testing import AttackContract
+
+class TestMine(AttackContract):
+    @pytest.fixture
+    def attack(self):
+        return MyAttack(eps=0.03)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from robustgate.core.budget import Budget
+from robustgate.core.components import Attack, Corruption
+from robustgate.engine.draws import SampleDraws
+from robustgate.engine.subjects import CountedTarget, TorchSubject
+
+COUNT, SIDE = 24, 16
+SEVERITIES = range(1, 6)
+
+
+def expect(condition: object, complaint: str) -> None:
+    """Fail the test unless `condition` holds: a package's own asserts would be dropped by ``python -O``."""
+    if not condition:
+        pytest.fail(complaint, pytrace=False)
+
+
+def pictures(count: int = COUNT, side: int = SIDE) -> Tensor:
+    """Return random images (count, 3, side, side) on 8-bit levels, with structure at several scales."""
+    generator = torch.Generator().manual_seed(0)
+    levels = 0.3 * torch.rand(count, 3, side, side, generator=generator)
+    for cells, weight in ((3, 0.35), (8, 0.2), (20, 0.15)):
+        coarse = torch.rand(count, 3, cells, cells, generator=generator)
+        levels += weight * nn.functional.interpolate(coarse, (side, side), mode="bilinear")
+    return (levels * 255).round() / 255
+
+
+class ComponentContract:
+    """What every component must keep: its fields are its parameters, and they do not change."""
+
+    def check(self, component: Any) -> None:
+        """Fail unless the component is a frozen, keyword-only dataclass with a docstring."""
+        kind = type(component)
+        expect(dataclasses.is_dataclass(kind), f"{kind.__name__} is no dataclass")
+        expect(kind.__dataclass_params__.frozen, f"{kind.__name__} is not frozen")
+        loose = [field.name for field in dataclasses.fields(kind) if not field.kw_only]
+        expect(not loose, f"{kind.__name__}: {loose} are not keyword-only")
+        expect(kind.__doc__, f"{kind.__name__} has no docstring")
+
+
+class AttackContract(ComponentContract):
+    """Inherit, and override the fixture `attack`."""
+
+    @pytest.fixture
+    def attack(self) -> Attack:
+        """The attack under test."""
+        raise NotImplementedError("override the fixture 'attack'")
+
+    def attacked(self, attack: Attack, rows: slice) -> tuple[Tensor, Tensor, TorchSubject]:
+        """Attack some of the pictures on a small convolutional network; return them before and after."""
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            layers = (nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(128, 3))
+            subject = TorchSubject(nn.Sequential(*layers), torch.device("cpu"))
+        images = pictures()[rows]
+        labels = subject.logits(images).argmax(dim=1)
+        target = CountedTarget(subject, 3, type(attack).__name__)
+        return images, attack.run(target, images.clone(), labels, SampleDraws(range(COUNT)[rows])), subject
+
+    def test_component(self, attack: Attack) -> None:
+        """It is a frozen, keyword-only dataclass with a norm and a budget."""
+        self.check(attack)
+        expect(attack.norm in ("linf", "l2"), f"norm must be 'linf' or 'l2', it is {attack.norm!r}")
+
+    def test_budget_and_range(self, attack: Attack) -> None:
+        """What it gives back lies within its budget and in [0, 1]."""
+        images, found, _ = self.attacked(attack, slice(None))
+        expect(found.shape == images.shape, f"the shape became {tuple(found.shape)}")
+        largest = float(Budget(attack.norm, attack.eps).size(found - images).max())
+        expect(largest <= attack.eps + 1e-5, f"a perturbation of {largest:g} exceeds eps {attack.eps:g}")
+        expect(float(found.min()) >= 0 and float(found.max()) <= 1, "an image left [0, 1]")
+
+    def test_batches(self, attack: Attack) -> None:
+        """A sample's result does not depend on the batch that it is in."""
+        _, whole, _ = self.attacked(attack, slice(None))
+        parts = [self.attacked(attack, slice(at, at + 7))[1] for at in range(0, COUNT, 7)]
+        difference = float((torch.cat(parts) - whole).abs().max())
+        expect(difference <= 1e-5, f"batches of 7 and of {COUNT} differ by {difference:g}")
+
+    def test_leaves_no_trace(self, attack: Attack) -> None:
+        """The model's mode and gradients and the global random stream are as they were."""
+        before = torch.random.get_rng_state()
+        _, found, subject = self.attacked(attack, slice(None))
+        expect(torch.equal(torch.random.get_rng_state(), before), "the global random stream moved")
+        expect(not found.requires_grad, "the result requires a gradient")
+        expect(not subject.module.training, "the model was left in train mode")
+        expect(all(one.grad is None for one in subject.module.parameters()), "parameters were left with gradients")
+
+
+class CorruptionContract(ComponentContract):
+    """Inherit, and override the fixture `corruption`."""
+
+    @pytest.fixture
+    def corruption(self) -> Corruption:
+        """The corruption under test."""
+        raise NotImplementedError("override the fixture 'corruption'")
+
+    @pytest.fixture(params=[32, 72])
+    def images(self, request: pytest.FixtureRequest) -> Tensor:
+        """Pictures of a small and of a large side."""
+        return pictures(12, request.param)
+
+    def test_component(self, corruption: Corruption) -> None:
+        """It is a frozen, keyword-only dataclass."""
+        self.check(corruption)
+
+    @pytest.mark.parametrize("severity", SEVERITIES)
+    def test_shape_type_and_input(self, corruption: Corruption, images: Tensor, severity: int) -> None:
+        """It keeps shape and type, gives finite values, and does not write into its input."""
+        before = images.clone()
+        result = corruption.apply(images, severity, SampleDraws(range(len(images))))
+        expect(
+            result.shape == images.shape and result.dtype == images.dtype, f"it became {result.dtype}, {result.shape}"
+        )
+        expect(torch.isfinite(result).all(), "NaN or infinity")
+        expect(torch.equal(images, before), "the input was written into")
+
+    @pytest.mark.parametrize("severity", SEVERITIES)
+    def test_batches(self, corruption: Corruption, images: Tensor, severity: int) -> None:
+        """A sample's result does not depend on the batch that it is in."""
+        whole = corruption.apply(images, severity, SampleDraws(range(len(images))))
+        order = [7, 0, 3]
+        part = corruption.apply(images[order], severity, SampleDraws(order))
+        expect(torch.equal(part, whole[order]), "in another batch the result is another")
+
+    def test_severities(self, corruption: Corruption, images: Tensor) -> None:
+        """Images move further from the clean ones with severity; a step may change the kind, not fall back by 5 %."""
+        distances = []
+        for severity in SEVERITIES:
+            result = corruption.apply(images, severity, SampleDraws(range(len(images)))).clamp(0, 1)
+            distances.append(float((result - images).square().mean().sqrt()))
+        grows = all(later > 0.95 * earlier for earlier, later in itertools.pairwise(distances))
+        expect(grows and 0 < distances[0] < distances[-1], f"distances by severity: {distances}")
+
+    def test_leaves_no_trace(self, corruption: Corruption, images: Tensor) -> None:
+        """The global random stream is as it was."""
+        before = torch.random.get_rng_state()
+        corruption.apply(images, 2, SampleDraws(range(len(images))))
+        expect(torch.equal(torch.random.get_rng_state(), before), "the global random stream moved")
