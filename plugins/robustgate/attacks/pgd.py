@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from robustgate.core.budget import Budget, Norm
+from robustgate.core.budget import Budget
+from robustgate.core.components import Norm
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
+
+from robustgate.core.components import Draws, Norm
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from robustgate.core.components import Draws
-
-Norm = Literal["linf", "l2"]
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from robustgate.core.budget import Norm
     from robustgate.core.records import VariantRecord
 
 Split = Literal["train", "calibration", "test", "whole"]
+Norm = Literal["linf", "l2"]
 
 Objective = Callable[["Tensor", "Tensor", "Tensor"], "Tensor"]
 """A training loss: (images, logits, labels) -> scalar."""

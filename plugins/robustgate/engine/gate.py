@@ -23,7 +23,7 @@ from robustgate.engine.data import Library
 from robustgate.engine.judge import Counted, judge_case, judge_variant
 from robustgate.engine.measure import Outcome, Progress, measure_adversarial, measure_natural
 from robustgate.engine.plan import Plan
-from robustgate.engine.store import Store, code_version
+from robustgate.engine.store import SEAL, Store, code_version
 from robustgate.engine.subjects import Subject, fingerprint
 
 OUTCOMES, DETAILS = "outcomes.npz", "details.json"
@@ -45,6 +45,7 @@ class Gate:
         self.today = today
         self.device = resolve_device(device or configuration.gate.device)
         self.progress = progress
+        self.opened = time.time()
         self.library = Library(configuration.domains)
         self.store = Store(configuration.gate.cache)
         self.foundry = Foundry(configuration, plan.chains, self.store, self.library, self.device)
@@ -97,6 +98,8 @@ class Gate:
                 write_whole(folder / DETAILS, json.dumps(outcome.details, sort_keys=True))
 
             folder, cached = self.store.entry("measurements", self._identity(case), build)
+            # What another worker of this run has measured meanwhile is not from before.
+            cached = cached and (folder / SEAL).stat().st_mtime < self.opened
             details = json.loads((folder / DETAILS).read_text(encoding="utf-8"))
             self._outcomes[name] = Outcome.load(folder / OUTCOMES, details), folder.name, cached
         return self._outcomes[name]

@@ -23,6 +23,7 @@ MARKERS = {
 }
 GATE: pytest.StashKey[GateSession] = pytest.StashKey()
 SUITE = "robustness_tests"
+FIXTURES = f"{__name__}.fixtures"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -64,10 +65,12 @@ def pytest_configure(config: pytest.Config) -> None:
             "pyproject.toml; name one with --robustgate-config FILE"
         )
     if source is not None:
+        from robustgate.pytest_plugin import fixtures
         from robustgate.pytest_plugin.session import GateSession
 
         config.stash[GATE] = GateSession(config, source, eager=asked or option(config, "config") is not None)
         config.pluginmanager.register(config.stash[GATE], "robustgate.session")
+        config.pluginmanager.register(fixtures, "robustgate.fixtures")
 
 
 def _configuration(config: pytest.Config) -> Path | None:

@@ -22,7 +22,7 @@ from robustgate.engine.explain import explain
 from robustgate.engine.plan import Plan, make_plan
 from robustgate.engine.results import Circumstances, assemble, key, shown_path
 from robustgate.engine.store import code_version
-from robustgate.pytest_plugin import MARKERS, SUITE, fixtures, option
+from robustgate.pytest_plugin import FIXTURES, MARKERS, SUITE, option
 from robustgate.pytest_plugin.progress import LiveLine
 from robustgate.reports.folder import write_reports
 
@@ -62,7 +62,6 @@ class GateSession:
         self.results: Results | None = None
         self.complaint = ""
         self.live = LiveLine(config)
-        config.pluginmanager.register(fixtures, "robustgate.fixtures")
 
     # What tests use.
 
@@ -168,6 +167,9 @@ class GateSession:
         if dropped:
             config.hook.pytest_deselected(items=dropped)
             items[:] = [item for item in items if item not in dropped]
+        if self.is_worker:
+            # Workers take runs of neighbours: with a variant's cases side by side, two seldom wait for one artifact.
+            items.sort(key=lambda item: case.variant.name if (case := _case_of(item)) else "")
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Remember which cases were selected: those of tests that use the gate."""
@@ -285,7 +287,7 @@ def _case_of(item: pytest.Item) -> Case | None:
 def _is_ours(metafunc: pytest.Metafunc, name: str) -> bool:
     """Say whether a test gets `name` from this plugin, and not from a fixture or a parameter of its own."""
     definitions = metafunc._arg2fixturedefs.get(name, ())
-    if not definitions or definitions[-1].func.__module__ != fixtures.__name__:
+    if not definitions or definitions[-1].func.__module__ != FIXTURES:
         return False
     own = {"case", "variant", "shift"}
     for marker in metafunc.definition.iter_markers("parametrize"):
