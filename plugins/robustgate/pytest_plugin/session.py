@@ -169,7 +169,8 @@ class GateSession:
             items[:] = [item for item in items if item not in dropped]
         if self.is_worker:
             # Workers take runs of neighbours: with a variant's cases side by side, two seldom wait for one artifact.
-            items.sort(key=lambda item: case.variant.name if (case := _case_of(item)) else "")
+            cases = {item: _case_of(item) for item in items}
+            items.sort(key=lambda item: case.variant.name if (case := cases[item]) is not None else "")
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Remember which cases were selected: those of tests that use the gate."""
