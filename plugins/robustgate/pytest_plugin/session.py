@@ -169,8 +169,7 @@ class GateSession:
             items[:] = [item for item in items if item not in dropped]
         if self.is_worker:
             # Workers take runs of neighbours: with a variant's cases side by side, two seldom wait for one artifact.
-            cases = {item: _case_of(item) for item in items}
-            items.sort(key=lambda item: case.variant.name if (case := cases[item]) is not None else "")
+            items.sort(key=_variant_of)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Remember which cases were selected: those of tests that use the gate."""
@@ -277,6 +276,11 @@ class GateSession:
 def _id_of(item: pytest.Item) -> str | None:
     callspec = getattr(item, "callspec", None)
     return callspec.id if callspec else None
+
+
+def _variant_of(item: pytest.Item) -> str:
+    case = _case_of(item)
+    return case.variant.name if case is not None else ""
 
 
 def _case_of(item: pytest.Item) -> Case | None:
