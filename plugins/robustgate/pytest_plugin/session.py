@@ -22,7 +22,8 @@ from robustgate.engine.explain import explain
 from robustgate.engine.plan import Plan, make_plan
 from robustgate.engine.results import Circumstances, assemble, key, shown_path
 from robustgate.engine.store import code_version
-from robustgate.pytest_plugin import FIXTURES, MARKERS, SUITE, option
+from robustgate.pytest_plugin import MARKERS, SUITE, option
+from robustgate.pytest_plugin.items import NOT_PLANNED, case_of, id_of, is_ours, variant_of
 from robustgate.pytest_plugin.progress import LiveLine
 from robustgate.reports.folder import write_reports
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from robustgate.engine.gate import Gate
 
 SELECTED = "robustgate_selected"
-NOT_PLANNED = "not_planned"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +139,7 @@ class GateSession:
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Parametrize every test that uses the gate's own `case` or `variant`."""
-        if not _is_ours(metafunc, "case"):
+        if not is_ours(metafunc, "case"):
             return
         try:
             plan = self.plan
@@ -159,9 +159,9 @@ class GateSession:
 
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         """Take out tests that this configuration plans nothing for; mark the others with their kind."""
-        dropped = [item for item in items if _id_of(item) == NOT_PLANNED]
+        dropped = [item for item in items if id_of(item) == NOT_PLANNED]
         for item in items:
-            case = _case_of(item)
+            case = case_of(item)
             if case is not None and item.get_closest_marker(case.shift.kind) is None:
                 item.add_marker(case.shift.kind)
         if dropped:
@@ -169,12 +169,12 @@ class GateSession:
             items[:] = [item for item in items if item not in dropped]
         if self.is_worker:
             # Workers take runs of neighbours: with a variant's cases side by side, two seldom wait for one artifact.
-            items.sort(key=_variant_of)
+            items.sort(key=variant_of)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Remember which cases were selected: those of tests that use the gate."""
         items = [item for item in session.items if "gate" in getattr(item, "fixturenames", ())]
-        cases = [case for item in items if (case := _case_of(item)) is not None]
+        cases = [case for item in items if (case := case_of(item)) is not None]
         self.selected = {key(case) for case in cases}
         self.live.total = len(cases)
 
@@ -182,7 +182,7 @@ class GateSession:
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
         """Send what a test measured along with its report; a test that broke is an error, not a gap."""
         report: pytest.TestReport = yield  # type: ignore[assignment]
-        case = _case_of(item)
+        case = case_of(item)
         notes = item.stash.get(ITEM_NOTES, [])
         if case is not None and report.failed and not any(note.case for note in notes):
             message = str(call.excinfo.value if call.excinfo else report.longrepr)
@@ -271,33 +271,3 @@ class GateSession:
             terminalreporter.write_line(line, **({colour: True, "bold": True} if index == 0 else {}))
         if self.complaint:
             terminalreporter.write_line(f"red: {self.complaint}", red=True, bold=True)
-
-
-def _id_of(item: pytest.Item) -> str | None:
-    callspec = getattr(item, "callspec", None)
-    return callspec.id if callspec else None
-
-
-def _variant_of(item: pytest.Item) -> str:
-    case = _case_of(item)
-    return case.variant.name if case is not None else ""
-
-
-def _case_of(item: pytest.Item) -> Case | None:
-    callspec = getattr(item, "callspec", None)
-    case = callspec.params.get("case") if callspec else None
-    return case if isinstance(case, Case) else None
-
-
-def _is_ours(metafunc: pytest.Metafunc, name: str) -> bool:
-    """Say whether a test gets `name` from this plugin, and not from a fixture or a parameter of its own."""
-    definitions = metafunc._arg2fixturedefs.get(name, ())
-    if not definitions or definitions[-1].func.__module__ != FIXTURES:
-        return False
-    own = {"case", "variant", "shift"}
-    for marker in metafunc.definition.iter_markers("parametrize"):
-        names = marker.args[0] if marker.args else marker.kwargs.get("argnames", ())
-        listed = names.replace(",", " ").split() if isinstance(names, str) else names
-        if own & set(listed):
-            return False
-    return True
