@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 # pytester forgets what a run in this process imported, and compiled modules cannot be imported twice.
 for name in ("robustgate.engine.gate", "robustgate.reports.folder", "torch_pruning", "onnxruntime", "xdist.dsession"):
@@ -218,6 +219,15 @@ def test_an_error_in_one_variant_leaves_the_others_measured(tiny, suite) -> None
     assert {name for name, verdict in found.items() if verdict == "error"} == {name for name in found if "fp25" in name}
     assert "NaN or infinite logits" in done.stdout
     assert "Traceback" not in done.stdout
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_a_device_that_is_not_there_is_one_clear_error(tiny, suite) -> None:
+    done = suite("--robustgate-device", "cuda", "-k", "none and pgd")
+    assert done.returncode == 1
+    assert "device 'cuda': torch finds no CUDA device here; use 'auto' or 'cpu'" in done.stdout
+    assert "Traceback" not in done.stdout
+    assert verdicts(tiny.folder)["tiny-none-day-pgd"] == "error"
 
 
 def test_a_mistake_in_the_configuration_is_one_clear_usage_error(tiny, suite) -> None:
