@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from robustgate.config import load
-from robustgate.core.errors import CompressionError, ModelError
+from robustgate.core.errors import CompressionError, DomainError, ModelError
 from robustgate.core.records import Variant, VariantRecord
 from robustgate.core.seeds import derive
 from robustgate.engine.artifacts import ONNX, WEIGHTS, Bench, _onnx_facts
@@ -309,3 +309,24 @@ def test_what_cannot_be_built_names_the_variant(tiny) -> None:
     with pytest.raises(CompressionError, match=r"tiny-fp25-day: filter_pruning: even ratio 0\.99 leaves more than 1"):
         record(greedy, "fp25")
     assert len(entries(tiny)) == 1
+
+
+def test_a_step_that_needs_no_calibration_images_is_built_without_them(tiny) -> None:
+    files = ('calibration = "day.npz", test = "day.npz"', 'test = "day.npz"')
+    assert record(gate_of(tiny, files), "fp25").parameters < record(gate_of(tiny, files), "none").parameters
+    with pytest.raises(
+        DomainError, match=r"tiny-fp25_int8-day: domains\.day: no calibration split: files names test, train"
+    ):
+        record(gate_of(tiny, files), "fp25_int8")
+
+
+def test_other_test_images_build_nothing_anew(tiny) -> None:
+    before = record(gate_of(tiny), "fp25")
+    kept = entries(tiny)
+    with np.load(tiny.folder / "day.npz") as arrays:
+        np.savez(
+            tiny.folder / "new.npz",
+            **{name: array[:60] if name != "classes" else array for name, array in arrays.items()},
+        )
+    assert record(gate_of(tiny, ('test = "day.npz"', 'test = "new.npz"')), "fp25") == before
+    assert entries(tiny) == kept
