@@ -155,10 +155,6 @@ class Workshop(Protocol):
     """What the engine gives to a compression step."""
 
     @property
-    def reference(self) -> Network:
-        """The uncompressed network of the same model and source domain."""
-
-    @property
     def example(self) -> Tensor:
         """A batch of two images of the source domain, on the network's device."""
 

@@ -2,7 +2,6 @@
 
     RobustgateError
     ├── ConfigurationError     robustgate.toml or an option says something impossible
-    ├── MissingPackageError    a package of an extra is needed and not installed
     ├── DomainError            a data set does not hold what it should
     ├── ModelError             weights, factory or artifact do not fit
     ├── CompressionError       a step cannot do what it was asked
@@ -34,15 +33,6 @@ class ConfigurationError(RobustgateError):
         heading = f"{source}: {count} mistake{'s' if count != 1 else ''}" if source else None
         lines = [f"  {problem}" for problem in self.problems] if heading else list(self.problems)
         super().__init__("\n".join([heading, *lines] if heading else lines))
-
-
-class MissingPackageError(RobustgateError):
-    """An optional package is needed; the message names the extra that brings it."""
-
-    def __init__(self, package: str, extra: str, needed_by: str) -> None:
-        super().__init__(
-            f'{needed_by} needs the package {package!r}, which is not installed: pip install "robustgate[{extra}]"'
-        )
 
 
 class DomainError(RobustgateError):

@@ -170,11 +170,6 @@ class Bench:
         self.folder = folder
 
     @property
-    def reference(self) -> Network:
-        """The uncompressed network of the same model and source domain."""
-        return self.foundry._network(self.foundry._entry(self.variant, ()), self.variant)
-
-    @property
     def example(self) -> Tensor:
         """A batch of two images of the source domain."""
         return self.foundry.example(self.variant.source)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from robustgate.core.components import Domain, Samples, Split
@@ -64,7 +66,7 @@ class Library:
         return self._loaded[domain, split]
 
 
-def as_tensor(samples: Samples, rows: slice, device: torch.device) -> tuple[Tensor, Tensor]:
+def as_tensor(samples: Samples, rows: slice | NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
     """Return images float32 (N, 3, H, W) in [0, 1] and labels int64 (N,) of some rows."""
     images = torch.tensor(samples.images[rows]).permute(0, 3, 1, 2).contiguous().to(device).float().div(255)
     return images, torch.tensor(samples.labels[rows]).to(device)

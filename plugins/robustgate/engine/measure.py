@@ -101,7 +101,7 @@ def measure_adversarial(
     largest = 0.0
     for start in range(0, len(attacked), BATCH):
         rows = attacked[start : start + BATCH]
-        images, labels = (part[rows] for part in as_tensor(samples, slice(None), subject.device))
+        images, labels = as_tensor(samples, rows.numpy(), subject.device)
         found = _attacked(target, attack, images, labels, [derive(seed, int(row)) for row in rows])
         largest = max(largest, float(Budget(attack.norm, attack.eps).size(found - images).max()))
         predictions[rows] = target.logits(found).argmax(dim=1)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from robustgate.core.errors import RobustgateError
-from robustgate.core.records import Case, CaseResult, Finding, Shift, Variant, VariantRecord
+from robustgate.core.records import Case, CaseResult, Shift, Variant, VariantRecord
 from robustgate.pytest_plugin import GATE
 
 if TYPE_CHECKING:
@@ -70,10 +70,6 @@ class CaseGate:
         if any(self._session.is_red(finding.verdict) for finding in findings):
             pytest.fail(self._session.explain_cost(variant, findings), pytrace=False)
         return record
-
-    def findings(self, variant: Variant) -> tuple[Finding, ...]:
-        """Return what the policy's rules on variants say of one."""
-        return self._session.gate.judge_variant(variant)
 
     def subject(self, variant: Variant) -> Subject:
         """Return the variant, built and loaded: ``gate.subject(variant).logits(images)``."""
