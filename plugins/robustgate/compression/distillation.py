@@ -11,7 +11,7 @@ from robustgate.core.components import Network, Recipe
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from robustgate.core.components import Workshop
+    from robustgate.core.components import ConstraintKind, Workshop
 
 __all__ = ["Distillation"]
 
@@ -26,7 +26,9 @@ class Distillation:
     of compressed networks that use it leave temperature and alpha open; these defaults are Hinton's usual range.
     """
 
-    product: ClassVar[Literal["network", "onnx"]] = "network"
+    product: ClassVar[Literal["network", "file"]] = "network"
+    makes: ClassVar[frozenset[ConstraintKind]] = frozenset()
+    keeps: ClassVar[frozenset[ConstraintKind]] = frozenset()
 
     build: str
     args: Mapping[str, Any]

@@ -13,7 +13,7 @@ from robustgate.core.errors import CompressionError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from robustgate.core.components import Workshop
+    from robustgate.core.components import ConstraintKind, Workshop
 
 __all__ = ["FilterPruning"]
 
@@ -33,7 +33,9 @@ class FilterPruning:
     The paper prunes in one shot and retrains; it leaves open how layers under a residual sum are ranked together.
     """
 
-    product: ClassVar[Literal["network", "onnx"]] = "network"
+    product: ClassVar[Literal["network", "file"]] = "network"
+    makes: ClassVar[frozenset[ConstraintKind]] = frozenset()
+    keeps: ClassVar[frozenset[ConstraintKind]] = frozenset({"zeros", "clusters"})
 
     ratio: float | None = None
     parameters: str | int | None = None

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
-from robustgate.core.components import OnnxFile
+from robustgate.core.components import ModelFile
 from robustgate.core.errors import CompressionError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
     from torch import Tensor, nn
 
-    from robustgate.core.components import Network, Workshop
+    from robustgate.core.components import ConstraintKind, Network, Workshop
 
 __all__ = ["StaticQuantization"]
 
@@ -47,7 +47,9 @@ class StaticQuantization:
     saturate.
     """
 
-    product: ClassVar[Literal["network", "onnx"]] = "onnx"
+    product: ClassVar[Literal["network", "file"]] = "file"
+    makes: ClassVar[frozenset[ConstraintKind]] = frozenset()
+    keeps: ClassVar[frozenset[ConstraintKind]] = frozenset({"zeros"})
 
     per_channel: bool = True
     calibration_images: int = 200
@@ -59,14 +61,14 @@ class StaticQuantization:
         if self.calibration_images < 1:
             raise ValueError(f"calibration_images must be at least 1, got {self.calibration_images}")
 
-    def apply(self, network: Network, workshop: Workshop) -> OnnxFile:
+    def apply(self, network: Network, workshop: Workshop) -> ModelFile:
         """Write the quantized file into the workshop's folder. The same network and images give the same bytes."""
         images = self._calibration(workshop)
         exported, product = workshop.folder / "float.onnx", workshop.folder / "int8.onnx"
         with silence():
             save(export(network.module, workshop.example), exported)
             self._quantize(exported, product, images)
-        return OnnxFile(path=product)
+        return ModelFile(path=product)
 
     def _calibration(self, workshop: Workshop) -> NDArray[np.uint8]:
         import numpy as np

@@ -186,8 +186,8 @@ class _Loader(Reader):
         recipe = None
         if finetune is not None:
             recipe = self.component("training", finetune, f"{place}.finetune", key="recipe", default="supervised")
-            if component is not None and component.product == "onnx":
-                self.complain(f"{place}.finetune", f"{method} ends in an ONNX file, which cannot be fine-tuned")
+            if component is not None and component.product == "file" and not hasattr(component, "finish"):
+                self.complain(f"{place}.finetune", f"{method} ends in a file, which cannot be fine-tuned")
         return [Step(method=method, component=component, finetune=recipe)] if component is not None else []
 
     def resolved(self, name: str, own: Mapping[str, list[Step | str]], users: tuple[str, ...] = ()) -> tuple[Step, ...]:
@@ -198,8 +198,8 @@ class _Loader(Reader):
         steps: list[Step] = []
         for step in own.get(name, []):
             last = steps[-1].component if steps else None
-            if last is not None and last.product == "onnx":
-                self.complain(place, f"{steps[-1].method} ends in an ONNX file, which no further step can change")
+            if last is not None and last.product == "file":
+                self.complain(place, f"{steps[-1].method} ends in a file, which no further step can change")
             steps.extend(self.resolved(step, own, (*users, name)) if isinstance(step, str) else [step])
         return tuple(steps)
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 Split = Literal["train", "calibration", "test", "whole"]
 Norm = Literal["linf", "l2"]
 
+ConstraintKind = Literal["zeros", "clusters", "quantizers"]
+
 Objective = Callable[["Tensor", "Tensor", "Tensor"], "Tensor"]
 """A training loss: (images, logits, labels) -> scalar."""
 
@@ -137,18 +139,58 @@ class Architecture:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Constraint:
+    """What a step made of some weights, which every later step and every training keeps or refuses.
+
+    ``zeros``: what is zero in these parameters stays zero. ``clusters``: weights of one parameter that are equal
+    stay equal. ``quantizers``: the network computes with simulated 8-bit weights and activations, and whoever writes
+    its file uses these scales. The rest (where the zeros are, which weights are equal) is in the weights themselves.
+    `parameters` are names in the network's state dict.
+    """
+
+    kind: ConstraintKind
+    parameters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Network:
     """A trained torch network and how to build it again. `module` maps images in [0, 1] to logits."""
 
     module: nn.Module
     architecture: Architecture
+    constraints: tuple[Constraint, ...] = ()
+
+    def constrained(self, kind: ConstraintKind) -> tuple[str, ...]:
+        """Return the names of the parameters under constraints of a kind; none where there is no such constraint."""
+        names = [name for one in self.constraints if one.kind == kind for name in one.parameters]
+        return tuple(dict.fromkeys(names))
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnnxFile:
-    """An ONNX file that maps float32 images (N, 3, H, W) in [0, 1] to logits (N, classes)."""
+class Reading:
+    """How a model file wants its images, and which of its outputs are the classes.
+
+    Images in [0, 1], RGB, NCHW become: channels in the order `channels`, values scaled from [0, 1] to [low, high],
+    then (value - mean) / std per channel, axes in the order `layout`. The first `skip_outputs` logits are no class of
+    the domain (a background class) and are dropped. Quantized inputs and outputs are converted by the scale and zero
+    point that the file itself names.
+    """
+
+    layout: Literal["nchw", "nhwc"] = "nchw"
+    channels: Literal["rgb", "bgr"] = "rgb"
+    low: float = 0.0
+    high: float = 1.0
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    skip_outputs: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFile:
+    """A file that a runtime executes: it ends the chain, and ships. Its suffix says which runtime."""
 
     path: Path
+    reading: Reading = Reading()
 
 
 class Workshop(Protocol):
@@ -166,24 +208,82 @@ class Workshop(Protocol):
     def folder(self) -> Path:
         """An empty folder, for files that the step makes on its way."""
 
+    @property
+    def model(self) -> str:
+        """The name of the model that is compressed."""
+
+    @property
+    def source(self) -> str:
+        """The name of its source domain."""
+
     def samples(self, split: Split) -> Samples:
         """Return a split of the source domain."""
+
+    def configured(self, model: str) -> Network:
+        """Return another model of the configuration, uncompressed, with its weights for the same source domain."""
+
+    def accuracy(self, network: Network, split: Split) -> float:
+        """Return the share of a split that `network` classifies right. Never the test split: it judges."""
 
     def build(self, build: str, args: Mapping[str, Any]) -> Network:
         """Build an untrained network by a factory, with the model's normalisation."""
 
     def train(self, network: Network, recipe: Recipe, objective: Objective | None = None) -> None:
-        """Train `network` in place on the source domain's train split. Default objective: cross-entropy."""
+        """Train `network` in place on the source domain's train split, under its constraints.
+
+        The default objective is cross-entropy.
+        """
 
 
 class Compression(Protocol):
     """A component of compression/: one step of a chain."""
 
-    product: ClassVar[Literal["network", "onnx"]]
-    """What it gives back: a network, which further steps may change, or a file, which ends the chain."""
+    @property
+    def product(self) -> Literal["network", "file"]:
+        """What it gives back: a network, which further steps may change, or a file, which ends the chain."""
 
-    def apply(self, network: Network, workshop: Workshop) -> Network | OnnxFile:
-        """Return the compressed network or file; `network` itself is left as it was. Raises CompressionError."""
+    @property
+    def makes(self) -> frozenset[ConstraintKind]:
+        """The kinds of constraints that it adds."""
+
+    @property
+    def keeps(self) -> frozenset[ConstraintKind]:
+        """The kinds of constraints that it keeps; a chain that asks it for another is refused at planning."""
+
+    def apply(self, network: Network, workshop: Workshop) -> Network | ModelFile:
+        """Return the compressed network or file; `network` itself is left as it was. Raises CompressionError.
+
+        A network that is given back carries the constraints that `network` had and those that this step made.
+        """
+
+
+class Gradual(Compression, Protocol):
+    """A compression that reaches its target in rounds, each followed by the step's fine-tuning."""
+
+    def next_round(self) -> Compression | None:
+        """Return the step that goes on where this one stops, or None after the last round."""
+
+
+class Finishing(Compression, Protocol):
+    """A compression that prepares a network for the step's fine-tuning, and makes its product after it."""
+
+    def finish(self, network: Network, workshop: Workshop) -> Network | ModelFile:
+        """Return the product of the fine-tuned network. Raises CompressionError."""
+
+
+class Borrowing(Compression, Protocol):
+    """A compression that needs other models of the configuration."""
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The names of the models that it asks the workshop for."""
+
+
+class Partial(Compression, Protocol):
+    """A compression that not every model and source domain has."""
+
+    def serves(self, model: str, source: str) -> bool:
+        """Say whether there is such a variant."""
 
 
 class Restructuring(Compression, Protocol):
@@ -212,15 +312,23 @@ class Recipe(Protocol):
 class VariantRule(Protocol):
     """A component of rules/: a limit on one figure of a variant."""
 
-    metric: ClassVar[str]
     limit_kind: ClassVar[Literal["min", "max"]]
+    measures: ClassVar[Literal["latency", "memory"] | None]
+    """What must be measured for it beside what is known of every artifact: None for an exact figure."""
+
+    @property
+    def metric(self) -> str:
+        """The figure's name, with its unit: ``size_bytes``."""
 
     @property
     def limit(self) -> float:
         """The limit, in the figure's own unit."""
 
-    def value(self, record: VariantRecord) -> float:
-        """Return the variant's figure."""
+    def value(self, record: VariantRecord, reference: VariantRecord) -> float:
+        """Return the variant's figure; `reference` is the uncompressed model of the same source domain."""
+
+    def interval(self, record: VariantRecord, reference: VariantRecord) -> tuple[float, float]:
+        """Return what bounds the figure, at the confidence that it was measured at; twice the value if it is exact."""
 
     def show(self, value: float) -> str:
         """Return the figure as a person reads it: ``2.9 MB``."""

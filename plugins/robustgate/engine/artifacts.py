@@ -7,27 +7,27 @@ import json
 import shutil
 import tempfile
 import time
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from robustgate.config import Configuration, Step
 from robustgate.core.catalog import import_factory
-from robustgate.core.components import Architecture, Edit, Network, Objective, OnnxFile, Recipe, Samples, Split
+from robustgate.core.components import Architecture, Edit, ModelFile, Network, Objective, Recipe, Samples, Split
 from robustgate.core.errors import CompressionError, DomainError, ModelError, RobustgateError
 from robustgate.core.files import sha256, write_whole
 from robustgate.core.records import Variant, VariantRecord
 from robustgate.core.seeds import derive
 from robustgate.engine import networks
 from robustgate.engine.data import Library, as_tensor
+from robustgate.engine.facts import onnx_facts, torch_facts
 from robustgate.engine.store import Store, code_version
 from robustgate.engine.subjects import OnnxSubject, Subject, TorchSubject
 
@@ -132,21 +132,21 @@ class Foundry:
             else:
                 model, example = self.configuration.models[variant.model], self.example(variant.source).cpu()
                 product = networks.load_reference(model, variant.model, variant.source, example)
-            if isinstance(product, OnnxFile):
+            if isinstance(product, ModelFile):
                 shutil.move(product.path, folder / ONNX)
-        if isinstance(product, OnnxFile):
-            facts = _onnx_facts(folder / ONNX)
+        if isinstance(product, ModelFile):
+            facts = onnx_facts(folder / ONNX)
         else:
             state = {key: value.detach().cpu().contiguous() for key, value in product.module.state_dict().items()}
             save_file(state, folder / WEIGHTS)
             write_whole(folder / DESCRIPTION, json.dumps(asdict(product.architecture), sort_keys=True))
-            facts = _torch_facts(product.module, folder / WEIGHTS)
+            facts = torch_facts(product.module, folder / WEIGHTS)
         facts["seconds_to_build"] = round(time.perf_counter() - began, 3)
         write_whole(folder / FACTS, json.dumps(facts))
 
-    def _apply(self, variant: Variant, steps: tuple[Step, ...], bench: Bench) -> Network | OnnxFile:
+    def _apply(self, variant: Variant, steps: tuple[Step, ...], bench: Bench) -> Network | ModelFile:
         *earlier, step = steps
-        product: Network | OnnxFile = self._network(self._entry(variant, tuple(earlier)), variant)
+        product: Network | ModelFile = self._network(self._entry(variant, tuple(earlier)), variant)
         if step.component is not None:
             product = step.component.apply(product, bench)  # type: ignore[arg-type]
         if step.finetune is None:
@@ -234,49 +234,3 @@ def _step_identity(step: Step) -> Any:
     own = getattr(step.component, "build", None)  # a step that has a factory of its own, as distillation has
     factory = source_of(import_factory(own)) if isinstance(own, str) else None
     return [component_identity(step.component), component_identity(step.finetune), factory]
-
-
-def _torch_facts(module: nn.Module, file: Path) -> dict[str, Any]:
-    parameters = list(module.parameters())
-    return _facts(
-        "torch",
-        file,
-        sum(parameter.numel() for parameter in parameters),
-        sum(int(parameter.count_nonzero()) for parameter in parameters),
-    )
-
-
-def _onnx_facts(file: Path) -> dict[str, Any]:
-    """Count the weights of an ONNX file: its constants, less scales, zero points and shapes.
-
-    The six numbers of a normalisation are constants of the file like others.
-    """
-    import numpy as np
-    import onnx
-
-    graph = onnx.load(file).graph
-    quantizers = [node for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
-    settings = {name for node in quantizers for name in node.input[1:]}
-    zero_points = {node.input[0]: node.input[2] for node in quantizers if len(node.input) > 2}
-    arrays = {constant.name: onnx.numpy_helper.to_array(constant) for constant in graph.initializer}
-    total = nonzero = 0
-    for name, array in arrays.items():
-        if name in settings or array.dtype == np.int64:
-            continue
-        zero = arrays.get(zero_points.get(name, ""))
-        total += array.size
-        # What counts as zero is what the stored value stands for: the zero point.
-        nonzero += int(np.count_nonzero(array if zero is None or zero.size != 1 else array != zero))
-    return _facts("onnx", file, total, nonzero)
-
-
-def _facts(form: Literal["torch", "onnx"], file: Path, parameters: int, nonzero: int) -> dict[str, Any]:
-    content = file.read_bytes()
-    return {
-        "format": form,
-        "artifact_sha256": sha256(file),
-        "parameters": parameters,
-        "nonzero_parameters": nonzero,
-        "size_bytes": len(content),
-        "deflated_bytes": len(zlib.compress(content, 6)),
-    }

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from robustgate.core.errors import MeasurementError, ModelError
-from robustgate.engine.twin import Twin
+from robustgate.twin.graph import Twin
 
 
 class Subject(Protocol):

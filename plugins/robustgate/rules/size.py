@@ -20,6 +20,7 @@ class Size:
 
     metric: ClassVar[str] = "size_bytes"
     limit_kind: ClassVar[Literal["min", "max"]] = "max"
+    measures: ClassVar[None] = None
 
     max: str
 
@@ -33,9 +34,13 @@ class Size:
         number, unit = re.split(r" ?(?=[A-Za-z])", self.max, maxsplit=1)
         return float(number) * UNITS[unit]
 
-    def value(self, record: VariantRecord) -> float:
+    def value(self, record: VariantRecord, reference: VariantRecord) -> float:  # noqa: ARG002
         """Return the size of the artifact in bytes."""
         return float(record.size_bytes)
+
+    def interval(self, record: VariantRecord, reference: VariantRecord) -> tuple[float, float]:
+        """Return the size twice: it is exact."""
+        return self.value(record, reference), self.value(record, reference)
 
     def show(self, value: float) -> str:
         """Return bytes in the largest decimal unit that keeps the number above one, and whole where that rounds."""

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from robustgate.compression.static_quantization import StaticQuantization, silence
 from robustgate.core.components import Architecture, Network, Samples
 from robustgate.core.errors import CompressionError
-from robustgate.engine.twin import Twin
+from robustgate.twin.graph import Twin
 from robustgate.zoo.cifar_resnet import PaddedShortcut, cifar_resnet
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

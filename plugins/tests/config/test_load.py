@@ -148,7 +148,7 @@ def test_pyproject_holds_the_same_tables(folder: Path) -> None:
         (
             '{ use = "fp60" }',
             '{ use = "ptsq" }',
-            "static_quantization ends in an ONNX file, which no further step can change",
+            "static_quantization ends in a file, which no further step can change",
         ),
         ("finetune = { epochs = 5 }", "finetune = { epoch = 5 }", "steps[0].finetune: unknown key 'epoch'"),
         ("finetune = { epochs = 5 }", "finetune = 5", "finetune: expected a table, got the number 5"),

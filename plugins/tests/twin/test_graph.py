@@ -13,7 +13,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from robustgate.core.errors import ModelError
-from robustgate.engine.twin import Twin
+from robustgate.twin.graph import Twin
 
 Arrays = dict[str, np.ndarray]
 SHAPE = (2, 3, 7, 8)
@@ -86,7 +86,7 @@ def test_quantizing_a_grid_with_halves_gives_the_integers_of_onnx_runtime(tmp_pa
 
 def test_halves_round_to_even_and_values_saturate():
     # Closed form, without ONNX Runtime: scale 1/2, zero point 10.
-    from robustgate.engine.twin_quantization import quantize_linear
+    from robustgate.twin.quantization import quantize_linear
 
     x = torch.tensor([0.25, 0.75, 1.25, -0.25, -0.75, 200.0, -200.0])
     found = quantize_linear(x, torch.tensor(0.5), torch.tensor(10, dtype=torch.uint8))

@@ -22,7 +22,7 @@ from onnx.external_data_helper import uses_external_data
 from torch import Tensor, nn
 
 from robustgate.core.errors import ModelError
-from robustgate.engine.twin_operators import OPERATORS
+from robustgate.twin.operators import OPERATORS
 
 DOMAINS = ("", "ai.onnx")
 

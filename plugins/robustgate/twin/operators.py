@@ -18,11 +18,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from robustgate.core.errors import ModelError
-from robustgate.engine import twin_layers as layers
-from robustgate.engine import twin_shapes as shapes
-from robustgate.engine.twin_quantization import dequantize_linear, quantize_linear
-from robustgate.engine.twin_resize import resize, upsample
-from robustgate.engine.twin_shapes import Integers, listed
+from robustgate.twin import layers, shapes
+from robustgate.twin.quantization import dequantize_linear, quantize_linear
+from robustgate.twin.resize import resize, upsample
+from robustgate.twin.shapes import Integers, listed
 
 Operator = Callable[..., Tensor | tuple[Tensor, ...]]
 
