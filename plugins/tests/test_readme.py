@@ -13,14 +13,15 @@ from robustgate.engine.plan import make_plan
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```toml\n(.*?)```", README, flags=re.DOTALL)
 
 
 def test_its_configuration_plans_as_it_stands(tmp_path: Path) -> None:
-    configuration, waiver = re.findall(r"```toml\n(.*?)```", README, flags=re.DOTALL)
+    configuration, _, rule, waiver = BLOCKS
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "resnet18-amazon.safetensors").touch()
     path = tmp_path / "robustgate.toml"
-    path.write_text(configuration + waiver)
+    path.write_text(configuration + rule + waiver)
     plan = make_plan(load(path))
     assert [case.name for case in plan.cases] == [
         "resnet18-none-amazon",
@@ -31,6 +32,29 @@ def test_its_configuration_plans_as_it_stands(tmp_path: Path) -> None:
         "resnet18-int8-amazon-pgd",
     ]
     assert len([line for line in configuration.splitlines() if line and not line.startswith("[")]) <= 15
+
+
+def test_its_compressions_plan_as_they_stand(tmp_path: Path) -> None:
+    configuration, compressions, *_ = BLOCKS
+    for file in ("weights/resnet18-amazon.safetensors", "resnet50.safetensors", "build/resnet18-int8.tflite"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).touch()
+    teacher = """
+    [models.resnet50]
+    build = "torchvision.models:resnet50"
+    normalize = "inside"
+    weights = { amazon = "resnet50.safetensors" }
+    """
+    own = [line for line in configuration.splitlines(keepends=True) if not line.startswith("compressions.")]
+    path = tmp_path / "robustgate.toml"
+    path.write_text("".join(own) + compressions + teacher)
+    plan = make_plan(load(path))
+    chains = {name: [step.method for step in steps] for name, steps in plan.configuration.compressions.items()}
+    assert chains["fp_4M"] == ["filter_pruning"] * 3
+    assert chains["sparse_clustered_int8"] == ["magnitude_pruning", "weight_clustering", "static_quantization"]
+    assert chains["taught"] == ["filter_pruning", "distillation"]
+    # The vendor's file is for one of the two models.
+    assert [one.model for one in plan.variants if one.compression == "vendor"] == ["resnet18"]
 
 
 @pytest.mark.parametrize("name", ["attacks", "compression", "corruptions", "domains", "rules"])

@@ -1,4 +1,4 @@
-"""The commands: plan, run, schema."""
+"""The commands: plan, run, compress, schema."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from robustgate.config import find, load
-from robustgate.core.errors import RobustgateError, listing
+from robustgate.core.errors import RobustgateError, listing, nearest
 from robustgate.core.records import REFERENCE
 from robustgate.engine.plan import Plan, make_plan
 
@@ -73,6 +74,35 @@ def run(context: typer.Context, config: ConfigOption = None, policy: PolicyOptio
     words += ["--robustgate-config", str(made.configuration.source)]
     words += ["--robustgate-policy", made.policy.name, *context.args]
     raise typer.Exit(subprocess.run(words, check=False).returncode)  # noqa: S603 - our own interpreter, no shell
+
+
+@app.command()
+def compress(
+    variants: Annotated[
+        list[str] | None, typer.Argument(help="Names of variants, or patterns: '*-int8-*'. Default: all of the plan.")
+    ] = None,
+    config: ConfigOption = None,
+    policy: PolicyOption = None,
+    export: Annotated[Path | None, typer.Option(help="Copy each artifact into this folder, with a card.")] = None,
+) -> None:
+    """Build variants ahead of a run, so that its workers find them kept.
+
+    Example: robustgate compress '*-int8-*' --export dist
+    """
+    made = _plan(config, policy)
+    patterns = variants or ["*"]
+    chosen = [one for one in made.variants if any(fnmatchcase(one.name, pattern) for pattern in patterns)]
+    if not chosen:
+        names = [one.name for one in made.variants]
+        typer.echo(f"robustgate: no variant {' '.join(patterns)!r}{nearest(patterns[0], names)}", err=True)
+        raise typer.Exit(4)
+    from robustgate.engine.build import build_all
+
+    failed = 0
+    for line, error in build_all(made, chosen, export):
+        typer.echo(line, err=error)
+        failed += error
+    raise typer.Exit(1 if failed else 0)
 
 
 @app.command()

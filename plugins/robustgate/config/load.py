@@ -10,7 +10,7 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any
 
-from robustgate.config.reader import Reader
+from robustgate.config.chains import ChainReader
 from robustgate.config.values import (
     BENCHMARK_CORRUPTIONS,
     CaseRule,
@@ -21,12 +21,11 @@ from robustgate.config.values import (
     Policy,
     RunRule,
     Shifts,
-    Step,
     Waiver,
 )
 from robustgate.core.catalog import shelf
-from robustgate.core.errors import ConfigurationError, listing, nearest
-from robustgate.core.records import CONTROL, REFERENCE, WHERE_CASE, WHERE_VARIANT
+from robustgate.core.errors import ConfigurationError, listing
+from robustgate.core.records import WHERE_CASE, WHERE_VARIANT
 
 TABLES = ["gate", "domains", "models", "compressions", "shifts", "attacks", "policies"]
 NAME = re.compile(r"[A-Za-z0-9_.]+")
@@ -73,7 +72,7 @@ def _read(path: Path) -> tuple[bytes, dict[str, Any]]:
         raise ConfigurationError([f"{path}: not valid TOML: {error}"]) from error
 
 
-class _Loader(Reader):
+class _Loader(ChainReader):
     """Reads one document, table by table, then checks the names that one table uses of another."""
 
     def __init__(self, document: Mapping[str, Any], source: Path) -> None:
@@ -92,7 +91,8 @@ class _Loader(Reader):
         for name, model in models.items():
             if model is not None:
                 self.check_weights(model, f"models.{name}.weights", domains)
-        compressions = self.compressions()
+        tables = self.with_preset(self.table(self.document.get("compressions", {}), "compressions") or {})
+        compressions = self.chains({name: table for name, table, _ in self.tables("compressions", tables)}, models)
         shifts = self.read(Shifts, self.document.get("shifts", {}), "shifts")
         attacks = {
             name: self.component("attacks", table, place, key="method") for name, table, place in self.tables("attacks")
@@ -122,18 +122,13 @@ class _Loader(Reader):
             policies={name: policy for name, policy in policies.items() if policy},
         )
 
-    def tables(self, key: str) -> list[tuple[str, Any, str]]:
+    def tables(self, key: str, tables: Mapping[str, Any] | None = None) -> list[tuple[str, Any, str]]:
         """Return (name, table, place) for each named table below `key`."""
-        tables = self.table(self.document.get(key, {}), key) or {}
+        tables = self.table(self.document.get(key, {}), key) or {} if tables is None else tables
         for name in tables:
             if not NAME.fullmatch(name):
                 self.complain(f"{key}.{name}", "a name is made of letters, digits, '_' and '.': it goes into test ids")
         return [(name, table, f"{key}.{name}") for name, table in tables.items()]
-
-    def known(self, name: str, names: Mapping[str, object], place: str, noun: str) -> None:
-        """Complain unless `name` is one of `names`."""
-        if name not in names:
-            self.complain(place, f"no {noun} {name!r}{nearest(name, names)}; known: {listing(names)}")
 
     def check_weights(self, model: Model, place: str, domains: Mapping[str, object]) -> None:
         if not model.weights:
@@ -142,66 +137,6 @@ class _Loader(Reader):
             self.known(domain, domains, f"{place}.{domain}", "domain")
             if not file.is_file():
                 self.complain(f"{place}.{domain}", f"no such file: {file}")
-
-    def compressions(self) -> dict[str, tuple[Step, ...]]:
-        """Return each compression's steps, those that it uses in their place."""
-        own: dict[str, list[Step | str]] = {}
-        for name, table, place in self.tables("compressions"):
-            if name == REFERENCE or name.startswith(CONTROL):
-                self.complain(place, f"the name {REFERENCE!r} and those that begin with {CONTROL!r} are the gate's own")
-            own[name] = self.own_steps(table, place)
-        for name, steps in own.items():
-            for used in [step for step in steps if isinstance(step, str)]:
-                self.known(used, own, f"compressions.{name}.steps", "compression")
-        return {name: self.resolved(name, own) for name in own}
-
-    def own_steps(self, value: object, place: str) -> list[Step | str]:
-        """Return a compression's steps; for `{ use = "name" }`, the name."""
-        table = self.table(value, place)
-        if table is None:
-            return []
-        for key in table.keys() - {"steps"}:
-            self.unknown(place, key, ["steps"])
-        raw = table.get("steps")
-        if not isinstance(raw, list) or not raw:
-            self.complain(f"{place}.steps", "expected a list of at least one { method = ... } or { use = ... }")
-            return []
-        steps: list[Step | str] = []
-        for index, item in enumerate(raw):
-            at = f"{place}.steps[{index}]"
-            step = self.table(item, at)
-            if step is None:
-                continue
-            if "use" not in step:
-                steps.extend(self.step(step, at))
-            elif len(step) == 1 and isinstance(step["use"], str):
-                steps.append(step["use"])
-            else:
-                self.complain(at, "'use' stands alone and names a compression: { use = \"fp60\" }")
-        return steps
-
-    def step(self, table: dict[str, Any], place: str) -> list[Step]:
-        method, finetune = table.get("method"), table.pop("finetune", None)
-        component = self.component("compression", table, place, key="method")
-        recipe = None
-        if finetune is not None:
-            recipe = self.component("training", finetune, f"{place}.finetune", key="recipe", default="supervised")
-            if component is not None and component.product == "file" and not hasattr(component, "finish"):
-                self.complain(f"{place}.finetune", f"{method} ends in a file, which cannot be fine-tuned")
-        return [Step(method=method, component=component, finetune=recipe)] if component is not None else []
-
-    def resolved(self, name: str, own: Mapping[str, list[Step | str]], users: tuple[str, ...] = ()) -> tuple[Step, ...]:
-        place = f"compressions.{name}.steps"
-        if name in users:
-            self.complain(place, f"'use' goes round in a circle: {' → '.join([*users, name])}")
-            return ()
-        steps: list[Step] = []
-        for step in own.get(name, []):
-            last = steps[-1].component if steps else None
-            if last is not None and last.product == "file":
-                self.complain(place, f"{steps[-1].method} ends in a file, which no further step can change")
-            steps.extend(self.resolved(step, own, (*users, name)) if isinstance(step, str) else [step])
-        return tuple(steps)
 
     def pairs(self, shifts: Shifts, domains: Mapping[str, object], sources: set[str]) -> tuple[tuple[str, str], ...]:
         if shifts.pairs == "all":

@@ -39,6 +39,11 @@ class Reader:
         """Complain of a key that is not among the known ones."""
         self.complain(place, f"unknown key {key!r}{nearest(key, known)}; known: {listing(known)}")
 
+    def known(self, name: str, names: Mapping[str, object], place: str, noun: str) -> None:
+        """Complain unless `name` is one of `names`."""
+        if name not in names:
+            self.complain(place, f"no {noun} {name!r}{nearest(name, names)}; known: {listing(names)}")
+
     def read(self, cls: type[T], value: object, place: str, **given: object) -> T | None:
         """Build the dataclass `cls` from a table, or complain and return None. Fields in `given` are not keys."""
         table = self.table(value, place)
@@ -136,6 +141,6 @@ def _expected(hint: Any) -> str:
             f"a list of {_expected(args[0])}s" if len(args) == 2 and args[1] is Ellipsis else f"a list of {len(args)}"
         )
     names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
-    if origin is dict or is_dataclass(hint) or hint is Recipe:
+    if origin in (dict, Mapping) or is_dataclass(hint) or hint is Recipe:
         return "a table"
     return names.get(hint, getattr(hint, "__name__", str(hint)))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
@@ -184,6 +185,17 @@ class Reading:
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
     skip_outputs: int = 0
 
+    def __post_init__(self) -> None:
+        for key, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != 3 or not all(map(isfinite, values)):
+                raise ValueError(f"{key} must be three finite numbers, one a channel, got {list(values)}")
+        if min(self.std) <= 0:
+            raise ValueError(f"std must be above 0, got {list(self.std)}")
+        if not (isfinite(self.low) and isfinite(self.high)) or self.low == self.high:
+            raise ValueError(f"low and high must be two finite numbers that differ, got {self.low:g} and {self.high:g}")
+        if self.skip_outputs < 0:
+            raise ValueError(f"skip_outputs must be at least 0, got {self.skip_outputs}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFile:
@@ -279,6 +291,14 @@ class Borrowing(Compression, Protocol):
         """The names of the models that it asks the workshop for."""
 
 
+class Optional(Compression, Protocol):
+    """A compression that needs a package which is no dependency."""
+
+    @property
+    def missing_extra(self) -> str | None:
+        """The extra of robustgate that brings it, where it is not installed, or None. Imports nothing."""
+
+
 class Partial(Compression, Protocol):
     """A compression that not every model and source domain has."""
 
@@ -324,11 +344,22 @@ class VariantRule(Protocol):
     def limit(self) -> float:
         """The limit, in the figure's own unit."""
 
-    def value(self, record: VariantRecord, reference: VariantRecord) -> float:
-        """Return the variant's figure; `reference` is the uncompressed model of the same source domain."""
+    def value(self, record: VariantRecord, reference: VariantRecord) -> float | None:
+        """Return the variant's figure, None where it is not measured.
 
-    def interval(self, record: VariantRecord, reference: VariantRecord) -> tuple[float, float]:
+        `reference` is the uncompressed model of the same source domain.
+        """
+
+    def interval(self, record: VariantRecord, reference: VariantRecord) -> tuple[float, float] | None:
         """Return what bounds the figure, at the confidence that it was measured at; twice the value if it is exact."""
 
     def show(self, value: float) -> str:
         """Return the figure as a person reads it: ``2.9 MB``."""
+
+
+class Timed(VariantRule, Protocol):
+    """A rule on latency."""
+
+    @property
+    def batch(self) -> int:
+        """The number of images that are timed together."""

@@ -111,8 +111,9 @@ def matches(where: Mapping[str, str], fields: Mapping[str, str]) -> bool:
 class Finding:
     """One rule applied to one case or variant.
 
-    Accuracies and drops are fractions in [0, 1], sizes are bytes. `low` and `high` are the interval at the policy's
-    confidence; for a figure that is known exactly they equal `value`.
+    Accuracies and drops are fractions in [0, 1], sizes are bytes, times milliseconds. `low` and `high` are the interval
+    at the policy's confidence; for a figure that is known exactly they equal `value`. All three are None where the
+    figure was not measured: the finding is then ``incomplete``.
     """
 
     rule: str
@@ -120,9 +121,9 @@ class Finding:
     metric: str
     limit_kind: Literal["min", "max", "max_drop"]
     limit: float
-    value: float
-    low: float
-    high: float
+    value: float | None
+    low: float | None
+    high: float | None
     verdict: Verdict
     against: str | None = None
     waiver: str | None = None
@@ -188,21 +189,53 @@ class CaseResult:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Timing:
+    """How long a batch of images takes a variant, timed in turn with its reference, with nothing else running.
+
+    Medians over `rounds`, with their intervals at the policy's confidence; `ratio` is the median over the rounds of
+    the variant's time against the reference's.
+    """
+
+    batch: int
+    rounds: int
+    median_ms: float
+    low_ms: float
+    high_ms: float
+    reference_ms: float
+    ratio: float
+    ratio_low: float
+    ratio_high: float
+
+
+ArtifactFormat = Literal["torch", "onnx", "torchscript", "exported", "litert", "executorch"]
+
+
+@dataclass(frozen=True, kw_only=True)
 class VariantRecord:
-    """What is known of an artifact. `size_bytes` is the artifact's; None means not measured."""
+    """What is known of an artifact; None means not measured.
+
+    `size_bytes` is its file's, `deflated_bytes` that file's after zlib at level 6. `effective_bits` is what a parameter
+    takes in the deflated file, `compression_ratio` the reference's deflated bytes by the artifact's. `macs` is for one
+    image. `latency_ms` is the median time of one image, and `timings` tell it in full; `memory_bytes` is the peak of
+    loading the artifact and running one image.
+    """
 
     name: str
     model: str
     source: str
     compression: str
-    format: Literal["torch", "onnx"]
+    format: ArtifactFormat
     artifact_sha256: str
-    parameters: int
-    nonzero_parameters: int
+    parameters: int | None
+    nonzero_parameters: int | None
     size_bytes: int
     deflated_bytes: int
+    effective_bits: float | None = None
+    compression_ratio: float | None = None
     macs: int | None = None
     latency_ms: float | None = None
+    timings: tuple[Timing, ...] = ()
+    memory_bytes: int | None = None
     seconds_to_build: float
 
 

@@ -9,24 +9,33 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
+from torch import Tensor
 
-from robustgate.core.components import Samples
+from robustgate.config import RunRule
+from robustgate.core.components import Reading, Samples, Timed
 from robustgate.core.errors import ConfigurationError
 from robustgate.core.files import write_whole
-from robustgate.core.records import Case, CaseResult, Finding, Variant, VariantRecord
+from robustgate.core.records import REFERENCE, Case, CaseResult, Finding, Variant, VariantRecord
 from robustgate.core.seeds import derive
-from robustgate.engine.artifacts import Foundry, component_identity, isolated
-from robustgate.engine.data import Library
+from robustgate.engine.artifacts import Foundry
+from robustgate.engine.bench import isolated
+from robustgate.engine.data import Library, as_tensor
+from robustgate.engine.identity import component_identity
 from robustgate.engine.judge import Counted, judge_case, judge_variant
+from robustgate.engine.latency import Rounds, one_by_one, time_in_turn
 from robustgate.engine.measure import Outcome, Progress, measure_adversarial, measure_natural
+from robustgate.engine.memory import UNMEASURED, Probe, peak_memory
 from robustgate.engine.plan import Plan
+from robustgate.engine.results import rules_of
 from robustgate.engine.store import SEAL, Store, code_version
 from robustgate.engine.subjects import Subject, fingerprint
 
 OUTCOMES, DETAILS = "outcomes.npz", "details.json"
+BATCH = 32
 
 
 class Gate:
@@ -57,14 +66,68 @@ class Gate:
             return self.foundry.subject(variant)
 
     def record(self, variant: Variant) -> VariantRecord:
-        """Build or fetch a variant and return what is known of it. Raises RobustgateError."""
+        """Build or fetch a variant and return what is known of it, unmeasured. Raises RobustgateError."""
         with steady(self.plan.configuration.gate.threads):
-            return self.foundry.artifact(variant).record
+            record = self.foundry.artifact(variant).record
+            reference = self.foundry.artifact(reference_of(variant)).record
+        return replace(record, compression_ratio=reference.deflated_bytes / record.deflated_bytes)
 
-    def judge_variant(self, variant: Variant) -> tuple[Finding, ...]:
-        """Apply the policy's rules on variants. Raises RobustgateError."""
-        rules = self.plan.run_rules.get(variant.name, ())
-        return judge_variant(self.record(variant), rules, self.plan.policy, self.today)
+    def cost(self, variant: Variant) -> tuple[VariantRecord, tuple[Finding, ...]]:
+        """Apply the rules on a variant's exact figures and its memory, which is measured where a rule asks for it.
+
+        Raises RobustgateError.
+        """
+        rules, record, unmeasured = rules_of("cost", self._rules(variant)), self.record(variant), ""
+        if any(rule.component.measures == "memory" for rule in rules):
+            record = replace(record, memory_bytes=peak_memory(self._probe(variant)))
+            unmeasured = UNMEASURED if record.memory_bytes is None else ""
+        if not unmeasured and record.parameters is None:
+            unmeasured = f"the weights of a {record.format} file cannot be counted"
+        return record, self._judged(record, variant, rules, unmeasured)
+
+    def latency(
+        self, variant: Variant, rounds: Rounds = one_by_one, unmeasured: str = ""
+    ) -> tuple[VariantRecord, tuple[Finding, ...]]:
+        """Time a variant in turn with its reference and apply the rules on latency.
+
+        A single image, through `rounds`, and the batches that the rules name, or else 32. The caller sees to it that
+        nothing else runs; where it cannot, `unmeasured` says why, and nothing is timed. Raises RobustgateError.
+        """
+        rules, record = rules_of("latency", self._rules(variant)), self.record(variant)
+        if not unmeasured:
+            sizes = {1, *(cast("Timed", rule.component).batch for rule in rules)}
+            batches = {size: self._batch(variant.source, size) for size in (sizes if len(sizes) > 1 else {1, BATCH})}
+            with steady(self.plan.configuration.gate.threads):
+                subjects = self.foundry.subject(variant), self.foundry.subject(reference_of(variant))
+                timings = time_in_turn(*subjects, batches, self.plan.policy.confidence, rounds)
+            record = replace(record, latency_ms=timings[0].median_ms, timings=timings)
+        return record, self._judged(record, variant, rules, unmeasured)
+
+    def _rules(self, variant: Variant) -> tuple[RunRule, ...]:
+        return self.plan.run_rules.get(variant.name, ())
+
+    def _judged(
+        self, record: VariantRecord, variant: Variant, rules: tuple[RunRule, ...], unmeasured: str
+    ) -> tuple[Finding, ...]:
+        reference = self.record(reference_of(variant))
+        return judge_variant(record, reference, rules, self.plan.policy, self.today, unmeasured)
+
+    def _probe(self, variant: Variant) -> Probe:
+        artifact = self.foundry.artifact(variant)
+        _, channels, height, width = self.foundry.example(variant.source).shape
+        return Probe(
+            name=variant.name,
+            path=artifact.file,
+            shape=(channels, height, width),
+            threads=self.plan.configuration.gate.threads,
+            architecture=artifact.architecture,
+            reading=artifact.reading or Reading(),
+        )
+
+    def _batch(self, source: str, size: int) -> Tensor:
+        """Return a batch of test images of a domain; a domain of fewer images repeats them."""
+        samples = self.library.samples(source, "test")
+        return as_tensor(samples, np.arange(size) % len(samples), self.device)[0]
 
     def result(self, case: Case) -> CaseResult:
         """Measure a case, and what its rules compare it with, and judge it. Raises RobustgateError."""
@@ -149,6 +212,11 @@ class Gate:
             return measure_adversarial(subject, samples, case.name, progress, component, seed)
         corruption = (component, int(case.shift.severity or 0), seed) if case.shift.corruption else None
         return measure_natural(subject, samples, case.name, progress, corruption)
+
+
+def reference_of(variant: Variant) -> Variant:
+    """Return the uncompressed variant of the same model and source domain."""
+    return replace(variant, compression=REFERENCE)
 
 
 def resolve_device(name: str) -> torch.device:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robustgate.config import CaseRule, Policy, RunRule
+from robustgate.core.components import VariantRule
 from robustgate.core.records import Case, CaseResult, ClassAccuracy, Finding, VariantRecord, Verdict, matches, worst
 from robustgate.statistics.paired import PairedCounts, drop_interval
 from robustgate.statistics.proportion import Interval, clopper_pearson
@@ -70,24 +71,36 @@ def judge_case(
     return result if reference is None else _compared(result, counted, reference, policy.confidence)
 
 
-def judge_variant(record: VariantRecord, rules: Iterable[RunRule], policy: Policy, today: date) -> tuple[Finding, ...]:
-    """Apply to one variant the rules that components of rules/ stand for. Their figures are exact."""
+def judge_variant(
+    record: VariantRecord,
+    reference: VariantRecord,
+    rules: Iterable[RunRule],
+    policy: Policy,
+    today: date,
+    unmeasured: str = "",
+) -> tuple[Finding, ...]:
+    """Apply to one variant the rules that components of rules/ stand for.
+
+    `reference` is the uncompressed model of the same source domain. A figure's interval decides as a case's does; an
+    exact figure's is a point. Without a figure the finding is `incomplete`, and `unmeasured` says why: no waiver turns
+    that into a pass.
+    """
     findings = []
     for rule in rules:
         component = rule.component
-        value, limit = component.value(record), component.limit
-        holds = value <= limit if component.limit_kind == "max" else value >= limit
+        value, interval = component.value(record, reference), component.interval(record, reference)
+        low, high = interval or (None, None)
         finding = Finding(
             rule=rule.name,
             subject=record.name,
             metric=component.metric,
             limit_kind=component.limit_kind,
-            limit=limit,
+            limit=component.limit,
             value=value,
-            low=value,
-            high=value,
-            verdict="pass" if holds else "fail",
-            message=f"{component.limit_kind} {component.show(limit)}; it is {component.show(value)}",
+            low=low,
+            high=high,
+            verdict=_decided(component, interval),
+            message=_told(component, value, interval, unmeasured),
         )
         fields = {
             "name": record.name,
@@ -95,8 +108,26 @@ def judge_variant(record: VariantRecord, rules: Iterable[RunRule], policy: Polic
             "source": record.source,
             "compression": record.compression,
         }
-        findings.append(_waived(finding, fields, policy, today))
+        findings.append(finding if interval is None else _waived(finding, fields, policy, today))
     return tuple(findings)
+
+
+def _decided(component: VariantRule, interval: tuple[float, float] | None) -> Verdict:
+    if interval is None:
+        return "incomplete"
+    (low, high), limit = interval, component.limit
+    if component.limit_kind == "max":
+        return "pass" if high <= limit else "fail" if low > limit else "undecided"
+    return "pass" if low >= limit else "fail" if high < limit else "undecided"
+
+
+def _told(component: VariantRule, value: float | None, interval: tuple[float, float] | None, unmeasured: str) -> str:
+    limit = f"{component.limit_kind} {component.show(component.limit)}"
+    if value is None or interval is None:
+        return f"{limit}; {component.metric} was not measured{f': {unmeasured}' if unmeasured else ''}"
+    low, high = interval
+    exact = low == value == high
+    return f"{limit}; it is {component.show(value)}" + ("" if exact else f" [{low:.4g}, {high:.4g}]")
 
 
 def paired(counted: Counted, reference: Counted) -> PairedCounts:

@@ -18,7 +18,7 @@ from robustgate.core.errors import MeasurementError
 from robustgate.core.seeds import derive
 from robustgate.engine.data import as_tensor
 from robustgate.engine.draws import SampleDraws
-from robustgate.engine.subjects import CountedTarget, OnnxSubject, Subject, check_logits
+from robustgate.engine.subjects import CountedTarget, Subject, check_logits
 
 # Fixed, not a setting: a batch's size can change the last bit of a sum.
 BATCH = 256
@@ -113,7 +113,7 @@ def measure_adversarial(
         "queries": target.queries,
         "gradients": target.gradients,
     }
-    if isinstance(subject, OnnxSubject) and attack.needs_gradient:
+    if not subject.has_own_gradient and attack.needs_gradient:
         details |= _agreement(subject, samples, clean)
     return Outcome(labels=samples.labels, predictions=predictions.cpu().numpy(), details=details)
 
@@ -136,7 +136,7 @@ def _attacked(target: CountedTarget, attack: Attack, images: Tensor, labels: Ten
     return projected
 
 
-def _agreement(subject: OnnxSubject, samples: Samples, clean: Tensor) -> dict[str, float]:
+def _agreement(subject: Subject, samples: Samples, clean: Tensor) -> dict[str, float]:
     """Return the share of clean samples on which twin and artifact agree, and their largest logit difference."""
     twin = subject.differentiable()
     agree, difference = 0, 0.0

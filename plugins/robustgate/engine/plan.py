@@ -56,7 +56,8 @@ def make_plan(configuration: Configuration, policy: str | None = None) -> Plan:
         Variant(model=name, source=source, compression=compression)
         for name, model in configuration.models.items()
         for source in model.weights
-        for compression in chains
+        for compression, steps in chains.items()
+        if all(_serves(step, name, source) for step in steps)
     )
     cases = tuple(
         Case(variant=variant, shift=shift) for variant in variants for shift in _shifts(configuration, variant)
@@ -111,6 +112,12 @@ def _controls(configuration: Configuration) -> tuple[dict[str, str], dict[str, t
         chains[control] = tuple(Step(method=None, component=None, finetune=recipe) for recipe in finetunes)
         controls.update(dict.fromkeys(compressions, control))
     return controls, chains
+
+
+def _serves(step: Step, model: str, source: str) -> bool:
+    """Say whether a step has something for a model and source; files made elsewhere may be for some only."""
+    component: Any = step.component
+    return not hasattr(component, "serves") or bool(component.serves(model, source))
 
 
 def _shifts(configuration: Configuration, variant: Variant) -> list[Shift]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
+from typing import Literal
 
+from robustgate.config import RunRule
 from robustgate.core.records import (
     Case,
     CaseResult,
@@ -21,6 +23,9 @@ from robustgate.core.records import (
     worst,
 )
 from robustgate.engine.plan import Plan
+
+VariantTest = Literal["cost", "latency"]
+"""The tests of the suite that judge variants, not cases, by their markers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,21 +42,23 @@ class Circumstances:
 def assemble(
     plan: Plan,
     measured: Mapping[tuple[str, str], CaseResult],
-    variants: Mapping[str, VariantRecord],
+    variants: Collection[VariantRecord],
     findings: Collection[Finding],
     selected: Collection[tuple[str, str]],
     circumstances: Circumstances,
 ) -> Results:
     """Put a run together: every planned case has a row, measured or not.
 
-    `measured` and `selected` are keyed by (shift kind, case name), `variants` by variant name; `findings` are those
-    of rules on variants. The run's verdict is the worst of its parts, and ``incomplete`` where a planned case or a
-    rule on a variant was not measured.
+    `measured` and `selected` are keyed by (shift kind, case name); of `variants` there may be several records of one
+    variant, each from another test; `findings` are those of rules on variants. The run's verdict is the worst of its
+    parts, and ``incomplete`` where a planned case or a rule on a variant was not measured.
     """
+    records = _merged(variants)
     rows = tuple(measured.get(key(case)) or _unmeasured(case, key(case) in selected) for case in plan.cases)
     judged = {(finding.subject, finding.rule): finding for finding in findings}  # once, however many tests asked
     asked = {(variant, rule.name) for variant, rules in plan.run_rules.items() for rule in rules}
-    complete = all(row.value is not None for row in rows) and judged.keys() >= asked
+    known = {place for place, finding in judged.items() if finding.value is not None}
+    complete = all(row.value is not None for row in rows) and known >= asked
     verdicts: list[Verdict] = [*(row.verdict for row in rows), *(finding.verdict for finding in judged.values())]
     if not complete:
         verdicts.append("incomplete")
@@ -70,16 +77,34 @@ def assemble(
             config=shown_path(configuration.source),
             config_sha256=configuration.sha256,
             planned=len(plan.cases),
-            selected=len(selected),
+            selected=sum(key(case) in selected for case in plan.cases),
             measured=sum(row.value is not None for row in rows),
             complete=complete,
             verdict=worst(verdicts),
         ),
-        variants=tuple(variants[variant.name] for variant in plan.variants if variant.name in variants),
+        variants=tuple(records[variant.name] for variant in plan.variants if variant.name in records),
         cases=rows,
         findings=tuple(judged[place] for place in sorted(judged)),
         waivers=_waivers(plan, rows, judged.values(), today),
     )
+
+
+def rules_of(test: VariantTest, rules: Iterable[RunRule]) -> tuple[RunRule, ...]:
+    """Return the rules on variants that `test_cost` judges, or those that `test_latency` does: it runs alone."""
+    return tuple(rule for rule in rules if (rule.component.measures == "latency") == (test == "latency"))
+
+
+def unmeasured(plan: Plan, results: Results, selected: Collection[tuple[str, str]]) -> list[str]:
+    """Return the rules on variants without a figure among those that were selected, as (test, variant's name)."""
+    known = {(finding.subject, finding.rule) for finding in results.findings if finding.value is not None}
+    tests: tuple[VariantTest, ...] = ("cost", "latency")
+    return [
+        f"{rule.name!r} on {name}"
+        for name, rules in plan.run_rules.items()
+        for test in tests
+        for rule in rules_of(test, rules)
+        if (test, name) in selected and (name, rule.name) not in known
+    ]
 
 
 def key(case: Case | CaseResult) -> tuple[str, str]:
@@ -91,6 +116,21 @@ def shown_path(path: Path) -> str:
     """Return a path as a person would type it here: relative where it lies below the current folder."""
     here = Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
+def _merged(records: Iterable[VariantRecord]) -> dict[str, VariantRecord]:
+    """Return one record a variant, by its name: what one test measured of it beside what another did."""
+    merged: dict[str, VariantRecord] = {}
+    for record in records:
+        known = merged.get(record.name, record)
+        timings = {timing.batch: timing for timing in (*known.timings, *record.timings)}
+        merged[record.name] = replace(
+            record,
+            latency_ms=known.latency_ms if record.latency_ms is None else record.latency_ms,
+            timings=tuple(timings[batch] for batch in sorted(timings)),
+            memory_bytes=known.memory_bytes if record.memory_bytes is None else record.memory_bytes,
+        )
+    return merged
 
 
 def _unmeasured(case: Case, selected: bool) -> CaseResult:

@@ -20,7 +20,21 @@ from filelock import FileLock
 from robustgate.core.files import sha256, write_whole
 
 SEAL = "seal.json"
-PACKAGES = ("robustgate", "torch", "onnxruntime", "onnx", "numpy", "torch-pruning", "torchvision", "pillow")
+PACKAGES = (
+    "robustgate",
+    "torch",
+    "torchvision",
+    "onnxruntime",
+    "onnx",
+    "onnxscript",
+    "numpy",
+    "pillow",
+    "torch-pruning",
+    "scikit-learn",
+    "optuna",
+    "ai-edge-litert",
+    "executorch",
+)
 
 
 class Store:

@@ -20,6 +20,7 @@ MARKERS = {
     "corruption": "a case on corrupted images",
     "adversarial": "a case under attack",
     "cost": "what a variant costs: its size and the like",
+    "latency": "a test that times: under pytest-xdist no other test of the run runs beside it",
 }
 GATE: pytest.StashKey[GateSession] = pytest.StashKey()
 SUITE = "robustness_tests"

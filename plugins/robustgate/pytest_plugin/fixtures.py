@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,10 +10,16 @@ import pytest
 from robustgate.core.errors import RobustgateError
 from robustgate.core.records import Case, CaseResult, Shift, Variant, VariantRecord
 from robustgate.pytest_plugin import GATE
+from robustgate.pytest_plugin.benchmarks import forget, why_untimed
 
 if TYPE_CHECKING:
+    from robustgate.core.records import Finding
+    from robustgate.engine.latency import Program
+    from robustgate.engine.results import VariantTest
     from robustgate.engine.subjects import Subject
     from robustgate.pytest_plugin.session import GateSession
+
+    Judge = Callable[[], tuple[VariantRecord, tuple[Finding, ...]]]
 
 
 @pytest.fixture
@@ -61,14 +68,34 @@ class CaseGate:
 
     def check_cost(self, variant: Variant) -> VariantRecord:
         """Build a variant and apply the policy's rules on variants; fail the test where one is broken."""
+        return self._judged(variant, "cost", lambda: self._session.gate.cost(variant))
+
+    def check_latency(self, variant: Variant, benchmark: Any) -> VariantRecord:
+        """Time a variant in turn with its reference and apply the policy's rules on latency; fail where one is broken.
+
+        `benchmark` is pytest-benchmark's fixture: it watches the single image. Where something else may run beside the
+        test, or benchmarks are switched off, nothing is timed and the findings are incomplete.
+        """
+        unmeasured = why_untimed(self._item, self._session.turns)
+        benchmark.disabled = bool(unmeasured)  # it switches itself off in every worker, but here nothing else runs
+
+        def rounds(before: Program, program: Program, count: int) -> None:
+            benchmark.pedantic(program, setup=before, rounds=count)
+            if self._session.is_worker:
+                forget(self._item.config, benchmark.stats)
+
+        if unmeasured:
+            benchmark.pedantic(lambda: None)  # times nothing, and spares the warning that it was not used
+        return self._judged(variant, "latency", lambda: self._session.gate.latency(variant, rounds, unmeasured))
+
+    def _judged(self, variant: Variant, test: VariantTest, judge: Judge) -> VariantRecord:
         try:
-            record = self._session.gate.record(variant)
-            findings = self._session.gate.judge_variant(variant)
+            record, findings = judge()
         except RobustgateError as error:
             pytest.fail(str(error), pytrace=False)
         self._session.note(self._item, variant=record, findings=findings)
         if any(self._session.is_red(finding.verdict) for finding in findings):
-            pytest.fail(self._session.explain_cost(variant, findings), pytrace=False)
+            pytest.fail(self._session.explain_cost(variant, findings, test), pytrace=False)
         return record
 
     def subject(self, variant: Variant) -> Subject:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import pytest
 
-from robustgate.core.records import Case
+from robustgate.core.records import Case, Variant
+from robustgate.engine.results import VariantTest
 from robustgate.pytest_plugin import FIXTURES
 
 NOT_PLANNED = "not_planned"
@@ -19,7 +22,11 @@ def id_of(item: pytest.Item) -> str | None:
 def variant_of(item: pytest.Item) -> str:
     """Return the name of the variant that a test measures, or an empty text."""
     case = case_of(item)
-    return case.variant.name if case is not None else ""
+    if case is not None:
+        return case.variant.name
+    callspec = getattr(item, "callspec", None)
+    variant = callspec.params.get("variant") if callspec else None
+    return variant.name if isinstance(variant, Variant) else ""
 
 
 def case_of(item: pytest.Item) -> Case | None:
@@ -27,6 +34,17 @@ def case_of(item: pytest.Item) -> Case | None:
     callspec = getattr(item, "callspec", None)
     case = callspec.params.get("case") if callspec else None
     return case if isinstance(case, Case) else None
+
+
+def variant_test(markers: Collection[str]) -> VariantTest | None:
+    """Return which rules on variants a test with these markers judges; one that times may be called a cost too."""
+    return "latency" if "latency" in markers else "cost" if "cost" in markers else None
+
+
+def judged_by(item: pytest.Item) -> tuple[VariantTest, str] | None:
+    """Return the rules that a test judges, and the name of the variant; None where it judges a case, or nothing."""
+    test = variant_test({marker.name for marker in item.iter_markers()})
+    return (test, variant_of(item)) if test is not None and case_of(item) is None and variant_of(item) else None
 
 
 def is_ours(metafunc: pytest.Metafunc, name: str) -> bool:

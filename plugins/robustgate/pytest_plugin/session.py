@@ -20,11 +20,13 @@ from robustgate.core.errors import ConfigurationError
 from robustgate.core.records import Case, CaseResult, Finding, Results, Variant, VariantRecord, Verdict
 from robustgate.engine.explain import explain
 from robustgate.engine.plan import Plan, make_plan
-from robustgate.engine.results import Circumstances, assemble, key, shown_path
+from robustgate.engine.results import Circumstances, assemble, key, rules_of, shown_path, unmeasured
 from robustgate.engine.store import code_version
 from robustgate.pytest_plugin import MARKERS, SUITE, option
-from robustgate.pytest_plugin.items import NOT_PLANNED, case_of, id_of, is_ours, variant_of
+from robustgate.pytest_plugin.benchmarks import quieten
+from robustgate.pytest_plugin.items import NOT_PLANNED, case_of, id_of, is_ours, judged_by, variant_of, variant_test
 from robustgate.pytest_plugin.progress import LiveLine
+from robustgate.pytest_plugin.turns import times, turns_of
 from robustgate.reports.folder import write_reports
 
 if TYPE_CHECKING:
@@ -62,6 +64,7 @@ class GateSession:
         self.results: Results | None = None
         self.complaint = ""
         self.live = LiveLine(config)
+        self.turns = turns_of(config)
 
     # What tests use.
 
@@ -100,7 +103,7 @@ class GateSession:
         """Return a result as its failing test prints it."""
         return explain(result, self.plan.policy.name)
 
-    def explain_cost(self, variant: Variant, findings: Sequence[Finding]) -> str:
+    def explain_cost(self, variant: Variant, findings: Sequence[Finding], test: str) -> str:
         """Return a variant's broken rules as its failing test prints them."""
         lines = [f"{variant.model} / {variant.compression} / {variant.source}"]
         lines += [
@@ -108,7 +111,7 @@ class GateSession:
             for finding in findings
             if finding.verdict != "pass"
         ]
-        return "\n".join([*lines, f"  {self._command(variant.name, 'cost')}"])
+        return "\n".join([*lines, f"  {self._command(variant.name, test)}"])
 
     def with_reproduction(self, case: Case, result: CaseResult) -> CaseResult:
         """Return the result with the command that measures this case alone."""
@@ -121,7 +124,9 @@ class GateSession:
 
     def _command(self, name: str, kind: str) -> str:
         # Where other tests have this name in theirs, the test's whole name with its brackets is what -k can tell apart.
-        ambiguous = self._names.count(name) > 1 or kind == "cost" or (kind == "clean" and self.plan.run_rules)
+        ambiguous = (
+            self._names.count(name) > 1 or kind in ("cost", "latency") or (kind == "clean" and self.plan.run_rules)
+        )
         words = ["pytest", "--pyargs", SUITE, "--robustgate-config", shown_path(self.source)]
         if policy := option(self.config, "policy"):
             words += ["--robustgate-policy", policy]
@@ -149,8 +154,8 @@ class GateSession:
         kinds = {kind for kind in MARKERS if metafunc.definition.get_closest_marker(kind)}
         asked = set(metafunc.definition._fixtureinfo.argnames)
         if "variant" in asked and not asked & {"case", "shift"}:
-            rules = plan.run_rules
-            variants = [one for one in plan.variants if "cost" not in kinds or one.name in rules]
+            test, rules = variant_test(kinds), plan.run_rules
+            variants = [one for one in plan.variants if test is None or rules_of(test, rules.get(one.name, ()))]
             names = [one.name for one in variants] or [NOT_PLANNED]
             metafunc.parametrize("variant", variants or [None], ids=names)
             return
@@ -158,6 +163,7 @@ class GateSession:
         names = [case.name for case in cases] or [NOT_PLANNED]
         metafunc.parametrize("case", cases or [None], ids=names, indirect=True)
 
+    @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         """Take out tests that this configuration plans nothing for; mark the others with their kind."""
         dropped = [item for item in items if id_of(item) == NOT_PLANNED]
@@ -171,12 +177,15 @@ class GateSession:
         if self.is_worker:
             # Workers take runs of neighbours: with a variant's cases side by side, two seldom wait for one artifact.
             items.sort(key=variant_of)
+            quieten(config, items)
+        items.sort(key=times)  # last: all else need not wait for them
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Remember which cases were selected: those of tests that use the gate."""
         items = [item for item in session.items if "gate" in getattr(item, "fixturenames", ())]
         cases = [case for item in items if (case := case_of(item)) is not None]
         self.selected = {key(case) for case in cases}
+        self.selected |= {place for item in items if (place := judged_by(item)) is not None}
         self.live.total = len(cases)
 
     @pytest.hookimpl(wrapper=True)
@@ -241,7 +250,7 @@ class GateSession:
         return assemble(
             self.plan,
             {key(case): case for case in cases},
-            {variant.name: variant for variant in variants},
+            variants,
             [finding for note in self.notes for finding in note.findings],
             self.selected | {key(case) for case in cases},
             circumstances,
@@ -252,6 +261,9 @@ class GateSession:
         missing = [row.name for row in results.cases if row.selected and row.verdict == "incomplete"]
         if missing:
             return f"{len(missing)} selected cases were not measured, {missing[0]} among them"
+        unjudged = unmeasured(self.plan, results, self.selected)
+        if unjudged:
+            return f"{len(unjudged)} rules on selected variants were not judged, {unjudged[0]} among them"
         if self.config.getoption("robustgate_complete") and not results.run.complete:
             left = results.run.planned - results.run.measured
             return (

@@ -6,7 +6,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from robustgate.core.records import Results
 from robustgate.reports import figures, view
-from robustgate.reports.costs import costs
+from robustgate.reports.costs import COLUMNS, costs
 from robustgate.reports.matrix import matrices
 from robustgate.reports.troubles import OPEN, troubles
 
@@ -32,6 +32,7 @@ def render(results: Results) -> str:
         matrices=matrices(results),
         groups=view.groups(results),
         costs=costs(results),
+        cost_heads=COLUMNS.values(),
         subjects=view.subjects(results),
         waived=view.waived(results),
     )

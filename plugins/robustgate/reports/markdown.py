@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from robustgate.core.records import Results
 from robustgate.reports import figures, view
-from robustgate.reports.costs import costs
+from robustgate.reports.costs import COLUMNS, costs
 from robustgate.reports.matrix import Digest, Matrix, digest, matrices
 from robustgate.reports.troubles import KINDS, OPEN, Trouble, troubles
 
@@ -114,14 +114,8 @@ def _cell(found: Digest | None) -> str:
 
 
 def _costs(results: Results) -> list[str]:
-    heads = ["variant", "format", "size", "of reference", "deflated", "parameters", "nonzero", "MACs", "latency"]
-    rows = [
-        (
-            *(escape(cost.title), cost.format, cost.size, cost.share, cost.deflated),
-            *(cost.parameters, cost.nonzero, cost.macs, cost.latency),
-        )
-        for cost in costs(results)
-    ]
+    heads = ["variant", "format", *COLUMNS.values()]
+    rows = [(escape(cost.title), cost.format, *cost.cells) for cost in costs(results)]
     parts = ["## Costs", _table(heads, rows, numbers_from=2)] if rows else []
     labels = view.subjects(results)
     rules = [

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
+
+from robustgate.rules._bytes import read_bytes, show_bytes
 
 if TYPE_CHECKING:
     from robustgate.core.records import VariantRecord
 
 __all__ = ["Size"]
-
-UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,14 +24,12 @@ class Size:
     max: str
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(rf"\d+(\.\d+)? ?({'|'.join(UNITS)})", self.max):
-            raise ValueError(f"max must be a size such as '3 MB' (units {', '.join(UNITS)}), got {self.max!r}")
+        read_bytes(self.max, "max")
 
     @property
     def limit(self) -> float:
         """The limit in bytes."""
-        number, unit = re.split(r" ?(?=[A-Za-z])", self.max, maxsplit=1)
-        return float(number) * UNITS[unit]
+        return read_bytes(self.max, "max")
 
     def value(self, record: VariantRecord, reference: VariantRecord) -> float:  # noqa: ARG002
         """Return the size of the artifact in bytes."""
@@ -43,7 +40,5 @@ class Size:
         return self.value(record, reference), self.value(record, reference)
 
     def show(self, value: float) -> str:
-        """Return bytes in the largest decimal unit that keeps the number above one, and whole where that rounds."""
-        unit = next(unit for unit in ("GB", "MB", "kB", "B") if value >= UNITS[unit] or unit == "B")
-        short = f"{value / UNITS[unit]:.4g} {unit}"
-        return short if float(f"{value / UNITS[unit]:.4g}") * UNITS[unit] == value else f"{short} ({value:,.0f} B)"
+        """Return ``2.9 MB``."""
+        return show_bytes(value)

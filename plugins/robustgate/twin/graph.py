@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from robustgate.core.errors import ModelError
 from robustgate.twin.operators import OPERATORS
+from robustgate.twin.qoperators import GIVE_CODES, PASS_CODES, TAKE_RANGES
 
 DOMAINS = ("", "ai.onnx")
 
@@ -51,11 +52,13 @@ class Step:
 class Twin(nn.Module):
     """Maps images (N, 3, H, W) in [0, 1] to what the file's one output holds; nothing in it is trained.
 
-    A file whose batch size is fixed is run on as many images at a time as it was made for.
+    A file whose batch size is fixed is run on as many images at a time as it was made for, and one that takes ranges
+    from the images on one at a time: see `images_at_once`.
     """
 
     def __init__(self, graph: onnx.GraphProto, steps: Sequence[Step]) -> None:
         super().__init__()
+        self.batch = images_at_once(graph)
         constants = {value.name: to_tensor(value) for value in graph.initializer}
         self.input, self.shape = image_input(graph, constants)
         self.output = only_output(graph)
@@ -65,7 +68,7 @@ class Twin(nn.Module):
         self.integers = {name: value for name, value in folded.items() if name in needed and is_count(value)}
         self.values = [name for name, value in folded.items() if name in needed and not is_count(value)]
         for place, name in enumerate(self.values):
-            self.register_buffer(f"constant_{place}", folded[name])
+            self.register_buffer(f"constant_{place}", folded[name], persistent=False)
         self.eval()
 
     @classmethod
@@ -81,20 +84,25 @@ class Twin(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the file's output for `images`."""
-        batch = self.shape[0] if self.shape else None
-        if batch is None or len(images) == batch:
+        if self.batch is None or len(images) == self.batch:
             return self.walk(images)
-        missing = -len(images) % batch
+        missing = -len(images) % self.batch
         filled = torch.cat([images, images[-1:].expand(missing, *images.shape[1:])])
-        return torch.cat([self.walk(part) for part in torch.split(filled, batch)])[: len(images)]
+        # Side by side, yet each part as if it were alone.
+        parts = filled.reshape(-1, self.batch, *images.shape[1:])
+        found: Tensor = torch.vmap(self.walk)(parts)
+        return found.flatten(0, 1)[: len(images)]
 
     def walk(self, images: Tensor) -> Tensor:
         """Run the steps that are left, in the graph's order."""
-        tensors = {self.input: images, **self.integers}
-        tensors |= {name: self.get_buffer(f"constant_{place}") for place, name in enumerate(self.values)}
+        tensors = {self.input: images, **self.known()}
         for step in self.steps:
             tensors |= step.run(tensors)
         return tensors[self.output]
+
+    def known(self) -> dict[str, Tensor]:
+        """Return the tensors that do not depend on the images, by name."""
+        return self.integers | {name: self.get_buffer(f"constant_{place}") for place, name in enumerate(self.values)}
 
     def rehearse(self) -> None:
         """Run grey images once, so that what cannot run, or has no gradient, is found now and not in the middle."""
@@ -144,7 +152,19 @@ def to_tensor(value: TensorProto) -> Tensor:
     return torch.from_numpy(numpy_helper.to_array(value).copy())
 
 
-def image_input(graph: onnx.GraphProto, constants: Mapping[str, Tensor]) -> tuple[str, tuple[int | None, ...] | None]:
+def images_at_once(graph: onnx.GraphProto) -> int | None:
+    """Return how many images a file is to be run on at a time, or None where it does not matter.
+
+    As many as its input's shape fixes. Where ranges are taken from what is run (dynamic quantization), an image's
+    answer depends on the others of its batch: one, so that it has one answer.
+    """
+    shape = image_input(graph, {value.name for value in graph.initializer})[1]
+    if shape and shape[0]:
+        return shape[0]
+    return 1 if any(named(node) in TAKE_RANGES for node in graph.node) else None
+
+
+def image_input(graph: onnx.GraphProto, constants: Container[str]) -> tuple[str, tuple[int | None, ...] | None]:
     """Return the name and shape of the graph's one input; a size that varies is None, as is an unknown shape."""
     inputs = [value for value in graph.input if value.name not in constants]
     if len(inputs) != 1 or inputs[0].type.tensor_type.elem_type != TensorProto.FLOAT:
@@ -169,13 +189,24 @@ def compile_nodes(nodes: Sequence[NodeProto], opset: int) -> list[Step]:
     """Return a step for each node. Raises ModelError naming all operators that are unknown, and their nodes."""
     unknown: dict[str, list[str]] = defaultdict(list)
     for node in nodes:
-        if node.domain not in DOMAINS or node.op_type not in OPERATORS:
-            name = f"{node.domain}::{node.op_type}" if node.domain not in DOMAINS else node.op_type
-            unknown[name].append(label(node))
+        if named(node) not in OPERATORS:
+            unknown[named(node)].append(label(node))
     if unknown:
         listed = "; ".join(f"{name} (node {', '.join(places[:3])})" for name, places in sorted(unknown.items()))
         raise ModelError(f"unknown operator {listed}")
-    return [compile_node(node, opset) for node in nodes]
+    steps = []
+    coded: set[str] = set()
+    for node in nodes:
+        codes = bool(node.input) and node.input[0] in coded
+        if named(node) in GIVE_CODES or (codes and named(node) in PASS_CODES):
+            coded.update(node.output)
+        steps.append(compile_node(node, opset, codes=codes))
+    return steps
+
+
+def named(node: NodeProto) -> str:
+    """Return a node's operator as the table names it, with its domain where that is not ONNX's own."""
+    return f"{node.domain}::{node.op_type}" if node.domain not in DOMAINS else node.op_type
 
 
 def label(node: NodeProto) -> str:
@@ -183,13 +214,15 @@ def label(node: NodeProto) -> str:
     return repr(node.name or f"-> {node.output[0]}")
 
 
-def compile_node(node: NodeProto, opset: int) -> Step:
+def compile_node(node: NodeProto, opset: int, *, codes: bool) -> Step:
     """Bind a node's function to its attributes, and check that it takes them."""
-    function = OPERATORS[node.op_type]
-    title = f"node {label(node)} ({node.op_type})"
+    function = OPERATORS[named(node)]
+    title = f"node {label(node)} ({named(node)})"
     taken = inspect.signature(function).parameters
     attributes = {attribute.name: plain(helper.get_attribute_value(attribute)) for attribute in node.attribute}
-    attributes |= {name: value for name, value in (("opset", opset), ("outputs", len(node.output))) if name in taken}
+    known = {"opset": opset, "outputs": len(node.output), "codes": codes}
+    # A quantized operator of another domain names the version that it was made of itself.
+    attributes = {name: value for name, value in known.items() if name in taken} | attributes
     try:
         inspect.signature(function).bind(*node.input, **attributes)
     except TypeError as error:

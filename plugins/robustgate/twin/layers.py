@@ -69,6 +69,42 @@ def conv(
     return convolve(pad_spatial(x, begins, ends, 0.0), w, b, strides, 0, dilations, group)
 
 
+def conv_transpose(
+    x: Tensor,
+    w: Tensor,
+    b: Tensor | None = None,
+    *,
+    auto_pad: str = "NOTSET",
+    dilations: Sizes = None,
+    group: int = 1,
+    kernel_shape: Sizes = None,  # noqa: ARG001 - the weights say it
+    output_padding: Sizes = None,
+    output_shape: Sizes = None,
+    pads: Sizes = None,
+    strides: Sizes = None,
+) -> Tensor:
+    """ConvTranspose, in one to three dimensions: all that the windows reach, cut to the size asked for."""
+    rank = w.dim() - 2
+    strides, dilations = tuple(strides or [1] * rank), tuple(dilations or [1] * rank)
+    reach = [(size - 1) * dilation + 1 for size, dilation in zip(w.shape[2:], dilations, strict=True)]
+    more = list(output_padding or [0] * rank)
+    if auto_pad in ("SAME_UPPER", "SAME_LOWER") and not output_shape:
+        output_shape = [size * stride for size, stride in zip(x.shape[2:], strides, strict=True)]
+    if output_shape:
+        sizes = zip(x.shape[2:], strides, more, reach, list(output_shape)[-rank:], strict=True)
+        totals = [max(stride * (old - 1) + extra + span - new, 0) for old, stride, extra, span, new in sizes]
+        smaller, larger = [total // 2 for total in totals], [total - total // 2 for total in totals]
+        pads = smaller + larger if auto_pad == "SAME_UPPER" else larger + smaller
+    elif auto_pad not in ("NOTSET", "VALID"):
+        raise ModelError(f"has auto_pad = {auto_pad!r}")
+    pads = list(pads or [0] * (2 * rank))
+    convolve = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)[rank - 1]
+    spread = convolve(x, w, None, strides, 0, 0, group, dilations)
+    ends = [extra - end for extra, end in zip(more, pads[rank:], strict=True)]
+    cut = pad_spatial(spread, [-begin for begin in pads[:rank]], ends, 0.0)
+    return cut if b is None else cut + b.reshape(-1, *[1] * rank)
+
+
 def pool_ends(
     x: Tensor, reach: Sequence[int], strides: Sequence[int], padding: Sequence[int], *, ceil: bool
 ) -> list[int]:
@@ -171,3 +207,38 @@ def layer_normalization(
 ) -> Tensor:
     """LayerNormalization over `axis` and all behind it, without its other outputs."""
     return functional.layer_norm(x, x.shape[axis:], scale, b, epsilon)
+
+
+def group_normalization(
+    x: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    *,
+    num_groups: int,
+    epsilon: float = 1e-5,
+    stash_type: int = 1,  # noqa: ARG001 - float32, as all here
+) -> Tensor:
+    """GroupNormalization; scale and bias are of each channel, or (before opset 21) of each group."""
+    if len(scale) != x.shape[1]:
+        scale, bias = (values.repeat_interleave(x.shape[1] // num_groups) for values in (scale, bias))
+    return torch.group_norm(x, num_groups, scale, bias, epsilon)
+
+
+def instance_normalization(x: Tensor, scale: Tensor, b: Tensor, *, epsilon: float = 1e-5) -> Tensor:
+    """InstanceNormalization."""
+    return torch.group_norm(x, x.shape[1], scale, b, epsilon)
+
+
+def local_response_normalization(
+    x: Tensor, *, size: int, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0
+) -> Tensor:
+    """LRN: each value over the squares of `size` channels around it."""
+    squares = functional.pad(x.square(), [0, 0] * (x.dim() - 2) + [(size - 1) // 2, size // 2])
+    around = sum(squares.narrow(1, place, x.shape[1]) for place in range(size))
+    return x / (bias + alpha / size * around) ** beta
+
+
+def lp_normalization(x: Tensor, *, axis: int = -1, p: int = 2) -> Tensor:
+    """LpNormalization; a vector of zeros stays as it is."""
+    length = torch.linalg.vector_norm(x, p, axis, keepdim=True)
+    return x / torch.where(length == 0, torch.ones_like(length), length)

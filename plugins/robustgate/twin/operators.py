@@ -2,14 +2,17 @@
 
 A function takes a node's inputs by position and its attributes by name, under ONNX's own names. What older versions
 of an operator give as an attribute and newer ones as an input (axes, pads, ...) is one parameter here, and serves
-both. A function that needs them also takes `opset`, the version of the operator set, and `outputs`, how many
-outputs its node has. Integers are shapes, axes and indices, and stay on the host.
+both. A function that needs them also takes `opset`, the version of the operator set, `outputs`, how many outputs its
+node has, and `codes`, whether its first input is a quantized tensor. Integers are shapes, axes and indices, and stay
+on the host.
+
+Missing on purpose is what has no useful gradient (Sign, ArgMax, TopK, NonMaxSuppression, ...): a file with it is
+refused, since a gradient that is silently zero would look like robustness.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import reduce
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -18,108 +21,27 @@ from torch import Tensor
 from torch.nn import functional
 
 from robustgate.core.errors import ModelError
-from robustgate.twin import layers, shapes
-from robustgate.twin.quantization import dequantize_linear, quantize_linear
+from robustgate.twin import activations, layers, shapes
+from robustgate.twin.arithmetic import (
+    Operator,
+    binary,
+    clip,
+    divide,
+    einsum,
+    gemm,
+    mean,
+    modulo,
+    norm,
+    reduction,
+    rounding,
+    unary,
+    variadic,
+)
+from robustgate.twin.qoperators import MICROSOFT, QOPERATORS
 from robustgate.twin.resize import resize, upsample
-from robustgate.twin.shapes import Integers, listed
 
-Operator = Callable[..., Tensor | tuple[Tensor, ...]]
-
-# TensorProto.DataType. Signed and unsigned 8-bit numbers that carry a gradient never pass a Cast in practice.
+# TensorProto.DataType.
 TYPES = {1: torch.float32, 6: torch.int32, 7: torch.int64, 9: torch.bool, 11: torch.float64}
-
-
-def unary(function: Callable[[Tensor], Tensor]) -> Operator:
-    """Make an operator of a torch function of one tensor."""
-
-    def operator(x: Tensor) -> Tensor:
-        return function(x)
-
-    return operator
-
-
-def binary(function: Callable[[Tensor, Tensor], Tensor]) -> Operator:
-    """Make an operator of a torch function of two tensors, which broadcast."""
-
-    def operator(a: Tensor, b: Tensor) -> Tensor:
-        return function(a, b)
-
-    return operator
-
-
-def reduction(function: Callable[..., Tensor]) -> Operator:
-    """Make an operator of a torch function that reduces axes."""
-
-    def operator(
-        data: Tensor, axes: Integers | None = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
-    ) -> Tensor:
-        dims = listed(axes)
-        if not dims and noop_with_empty_axes:
-            return data
-        return function(data, dims or list(range(data.dim())), keepdim=bool(keepdims))
-
-    return operator
-
-
-def divide(a: Tensor, b: Tensor) -> Tensor:
-    """Div; of integers it cuts the fraction off."""
-    return torch.div(a, b, rounding_mode=None if a.is_floating_point() else "trunc")
-
-
-def clip(x: Tensor, min: Tensor | float | None = None, max: Tensor | float | None = None) -> Tensor:  # noqa: A002
-    """Clip; the gradient passes where the value lies inside, limits included."""
-    for limit, clamp in ((min, torch.clamp_min), (max, torch.clamp_max)):
-        if limit is not None:
-            x = clamp(x, limit.to(x) if isinstance(limit, Tensor) else limit)
-    return x
-
-
-def matrix(a: Tensor, b: Tensor, c: Tensor | None, alpha: float, beta: float) -> Tensor:
-    """Return alpha * a @ b + beta * c."""
-    product = a @ b if alpha == 1 else alpha * (a @ b)
-    return product if c is None else product + (c if beta == 1 else beta * c)
-
-
-def gemm(
-    a: Tensor,
-    b: Tensor,
-    c: Tensor | None = None,
-    *,
-    alpha: float = 1.0,
-    beta: float = 1.0,
-    transA: int = 0,  # noqa: N803 - ONNX's name
-    transB: int = 0,  # noqa: N803
-) -> Tensor:
-    """Gemm."""
-    return matrix(a.T if transA else a, b.T if transB else b, c, alpha, beta)
-
-
-def softmax(x: Tensor, *, axis: int | None = None, opset: int) -> Tensor:
-    """Softmax; before opset 13 over all axes from `axis` on, taken as one."""
-    if opset >= 13:
-        return torch.softmax(x, -1 if axis is None else axis)
-    start = 1 if axis is None else axis % max(x.dim(), 1)
-    return torch.softmax(x.flatten(start), -1).reshape(x.shape)
-
-
-def hard_sigmoid(x: Tensor, *, alpha: float = 0.2, beta: float = 0.5) -> Tensor:
-    """HardSigmoid."""
-    return (alpha * x + beta).clamp(0, 1)
-
-
-def leaky_relu(x: Tensor, *, alpha: float = 0.01) -> Tensor:
-    """LeakyRelu."""
-    return functional.leaky_relu(x, alpha)
-
-
-def elu(x: Tensor, *, alpha: float = 1.0) -> Tensor:
-    """Elu."""
-    return functional.elu(x, alpha)
-
-
-def gelu(x: Tensor, *, approximate: str = "none") -> Tensor:
-    """Gelu."""
-    return functional.gelu(x, approximate=approximate)
 
 
 def dropout(x: Tensor, *_: Tensor, ratio: float = 0.5, seed: int = 0) -> Tensor:  # noqa: ARG001 - of training
@@ -142,11 +64,16 @@ def spread(start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
     return torch.arange(start.item(), limit.item(), delta.item(), dtype=start.dtype)
 
 
-def cast(x: Tensor, *, to: int, saturate: int = 1) -> Tensor:  # noqa: ARG001 - of float8 only
-    """Cast to float, integer or truth value."""
+def cast(x: Tensor, *, to: int, saturate: int = 1, codes: bool = False) -> Tensor:  # noqa: ARG001 - of float8 only
+    """Cast to float, integer or truth value. Codes are integers already, and stay what they are carried as."""
     if to not in TYPES:
         raise ModelError(f"casts to type {to}, expected one of {sorted(TYPES)}")
-    return x.to(TYPES[to])
+    kind = TYPES[to]
+    if codes and kind in (torch.int32, torch.int64):
+        return x
+    if x.requires_grad and not kind.is_floating_point:
+        raise ModelError(f"makes {kind} of numbers that depend on the image: no gradient passes")
+    return x.to(kind)
 
 
 def where(condition: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -154,76 +81,138 @@ def where(condition: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return torch.where(condition.to(x.device), x, y)
 
 
-def extreme(function: Callable[[Tensor, Tensor], Tensor]) -> Operator:
-    """Make an operator of any number of tensors of a torch function of two."""
+def fused_conv(
+    x: Tensor,
+    w: Tensor,
+    b: Tensor | None = None,
+    z: Tensor | None = None,
+    *,
+    activation: str = "",
+    activation_params: Sequence[float] = (),
+    **attributes: Any,
+) -> Tensor:
+    """FusedConv: a convolution, to which `z` is added, and an activation."""
+    sums = layers.conv(x, w, b, **attributes)
+    if activation not in FUSED:
+        raise ModelError(f"is fused with the activation {activation!r}, expected one of {sorted(FUSED)}")
+    return FUSED[activation](sums if z is None else sums + z, *activation_params)
 
-    def operator(first: Tensor, *others: Tensor) -> Tensor:
-        return reduce(function, others, first)
 
-    return operator
+# The parameters of a fused activation stand in the order of its attributes' names.
+FUSED: Mapping[str, Callable[..., Tensor]] = MappingProxyType(
+    {
+        "": lambda x: x,
+        "Clip": clip,
+        "HardSigmoid": lambda x, alpha, beta: activations.hard_sigmoid(x, alpha=alpha, beta=beta),
+        "LeakyRelu": functional.leaky_relu,
+        "Relu": torch.relu,
+        "Sigmoid": torch.sigmoid,
+        "Tanh": torch.tanh,
+    }
+)
 
 
 OPERATORS: Mapping[str, Operator] = MappingProxyType(
     {
         "Abs": unary(torch.abs),
         "Add": binary(torch.add),
+        "And": binary(torch.logical_and),
         "AveragePool": layers.average_pool,
         "BatchNormalization": layers.batch_normalization,
         "Cast": cast,
+        "Ceil": rounding(torch.ceil),
+        "Celu": activations.celu,
         "Clip": clip,
         "Concat": shapes.concat,
         "Constant": constant,
         "ConstantOfShape": shapes.constant_of_shape,
         "Conv": layers.conv,
-        "DequantizeLinear": dequantize_linear,
+        "ConvTranspose": layers.conv_transpose,
+        "Cos": unary(torch.cos),
+        "DepthToSpace": shapes.depth_to_space,
         "Div": divide,
         "Dropout": dropout,
-        "Elu": elu,
+        "Einsum": einsum,
+        "Elu": activations.elu,
         "Equal": binary(torch.eq),
         "Erf": unary(torch.erf),
         "Exp": unary(torch.exp),
         "Expand": shapes.expand,
         "Flatten": shapes.flatten,
+        "Floor": rounding(torch.floor),
         "Gather": shapes.gather,
-        "Gelu": gelu,
+        "Gelu": activations.gelu,
         "Gemm": gemm,
         "GlobalAveragePool": unary(lambda x: x.mean(tuple(range(2, x.dim())), keepdim=True)),
         "GlobalMaxPool": unary(lambda x: x.amax(tuple(range(2, x.dim())), keepdim=True)),
-        "HardSigmoid": hard_sigmoid,
+        "Greater": binary(torch.gt),
+        "GreaterOrEqual": binary(torch.ge),
+        "GroupNormalization": layers.group_normalization,
+        "HardSigmoid": activations.hard_sigmoid,
         "HardSwish": unary(functional.hardswish),
         "Identity": unary(lambda x: x),
+        "InstanceNormalization": layers.instance_normalization,
+        "LRN": layers.local_response_normalization,
         "LayerNormalization": layers.layer_normalization,
-        "LeakyRelu": leaky_relu,
+        "LeakyRelu": activations.leaky_relu,
+        "Less": binary(torch.lt),
+        "LessOrEqual": binary(torch.le),
+        "Log": unary(torch.log),
+        "LogSoftmax": activations.log_softmax,
+        "LpNormalization": layers.lp_normalization,
         "MatMul": binary(torch.matmul),
-        "Max": extreme(torch.maximum),
+        "Max": variadic(torch.maximum),
         "MaxPool": layers.max_pool,
-        "Min": extreme(torch.minimum),
+        "Mean": mean,
+        "Min": variadic(torch.minimum),
+        "Mish": unary(functional.mish),
+        "Mod": modulo,
         "Mul": binary(torch.mul),
         "Neg": unary(torch.neg),
-        "PRelu": binary(lambda x, slope: torch.where(x < 0, x * slope, x)),
+        "Not": unary(torch.logical_not),
+        "Or": binary(torch.logical_or),
+        "PRelu": activations.prelu,
         "Pad": shapes.pad,
         "Pow": binary(torch.pow),
-        "QuantizeLinear": quantize_linear,
         "Range": spread,
+        "Reciprocal": unary(torch.reciprocal),
+        "ReduceL1": reduction(norm(1)),
+        "ReduceL2": reduction(norm(2)),
+        "ReduceLogSumExp": reduction(torch.logsumexp),
         "ReduceMax": reduction(torch.amax),
         "ReduceMean": reduction(torch.mean),
         "ReduceMin": reduction(torch.amin),
         "ReduceSum": reduction(torch.sum),
+        "ReduceSumSquare": reduction(lambda x, dims, keepdim: x.square().sum(dims, keepdim)),
         "Relu": unary(torch.relu),
         "Reshape": shapes.reshape,
         "Resize": resize,
+        "Round": rounding(torch.round),
+        "Selu": activations.selu,
         "Shape": shapes.shape,
         "Sigmoid": unary(torch.sigmoid),
+        "Sin": unary(torch.sin),
         "Slice": shapes.slice_,
-        "Softmax": softmax,
+        "Softmax": activations.softmax,
+        "Softplus": unary(functional.softplus),
+        "Softsign": unary(functional.softsign),
+        "SpaceToDepth": shapes.space_to_depth,
         "Split": shapes.split,
         "Sqrt": unary(torch.sqrt),
         "Squeeze": shapes.squeeze,
         "Sub": binary(torch.sub),
+        "Sum": variadic(torch.add),
         "Tanh": unary(torch.tanh),
+        "ThresholdedRelu": activations.thresholded_relu,
+        "Tile": shapes.tile,
         "Transpose": shapes.transpose,
         "Unsqueeze": shapes.unsqueeze,
         "Upsample": upsample,
         "Where": where,
+        "Xor": binary(torch.logical_xor),
+        MICROSOFT + "FusedConv": fused_conv,
+        MICROSOFT + "Gelu": activations.gelu,
+        MICROSOFT + "QuickGelu": activations.quick_gelu,
+        **QOPERATORS,
     }
 )

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from robustgate.core.errors import ModelError
+from robustgate.twin.arithmetic import rounding
 
 
 def resize(
@@ -29,8 +30,9 @@ def resize(
     keep_aspect_ratio_policy: str = "stretch",
     mode: str = "nearest",
     nearest_mode: str = "round_prefer_floor",
+    codes: bool = False,
 ) -> Tensor:
-    """Resize, nearest or linear, one axis after the other."""
+    """Resize, nearest or linear, one axis after the other. Of `codes`, what is between two is cut off."""
     if antialias or keep_aspect_ratio_policy != "stretch" or mode not in ("nearest", "linear"):
         raise ModelError(
             f"resizes with mode = {mode!r}, antialias = {antialias}, "
@@ -55,7 +57,7 @@ def resize(
             x = x.index_select(axis, pick(at).clamp(0, old - 1).long().to(x.device))
         else:
             x = interpolate_axis(x, axis, at.clamp(0, old - 1))
-    return x
+    return rounding(torch.trunc)(x) if codes and mode == "linear" else x
 
 
 def upsample(x: Tensor, scales: Tensor | Sequence[float], *, mode: str = "nearest") -> Tensor:

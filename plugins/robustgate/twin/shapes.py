@@ -158,3 +158,28 @@ def constant_of_shape(shape: Tensor, *, value: Tensor | None = None) -> Tensor:
 def expand(x: Tensor, shape: Integers) -> Tensor:
     """Expand; an axis is broadcast in either direction."""
     return x.expand(torch.broadcast_shapes(x.shape, listed(shape)))  # type: ignore[no-untyped-call]
+
+
+def tile(x: Tensor, repeats: Integers) -> Tensor:
+    """Tile."""
+    return x.repeat(listed(repeats))
+
+
+def depth_to_space(x: Tensor, *, blocksize: int, mode: str = "DCR") -> Tensor:
+    """DepthToSpace; the channels of a block are the outer ones (DCR) or the inner ones (CRD)."""
+    if mode not in ("DCR", "CRD"):
+        raise ModelError(f"orders blocks by mode = {mode!r}")
+    batch, channels, height, width = x.shape
+    rest, size = channels // blocksize**2, blocksize
+    blocks = x.reshape(batch, size, size, rest, height, width)
+    if mode == "CRD":
+        blocks = x.reshape(batch, rest, size, size, height, width).permute(0, 2, 3, 1, 4, 5)
+    return blocks.permute(0, 3, 4, 1, 5, 2).reshape(batch, rest, height * size, width * size)
+
+
+def space_to_depth(x: Tensor, *, blocksize: int) -> Tensor:
+    """SpaceToDepth."""
+    batch, channels, height, width = x.shape
+    size = blocksize
+    blocks = x.reshape(batch, channels, height // size, size, width // size, size)
+    return blocks.permute(0, 3, 5, 1, 2, 4).reshape(batch, channels * size**2, height // size, width // size)

@@ -5,6 +5,8 @@ Parameter names are those of the widely used published weights (``conv1``, ``lay
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -15,8 +17,9 @@ from robustgate.core.errors import ModelError
 class PaddedShortcut(nn.Module):
     """The shortcut without parameters (the paper's option A): every second pixel, new channels zero.
 
-    The new channels are split evenly before and behind the old ones. It can be pruned: `keep_inputs` and
-    `keep_outputs` are what a pruning step calls on a layer that knows its own channels.
+    The new channels are split evenly before and behind the old ones; where there are fewer channels than before, the
+    ones in the middle pass. It can be pruned: `keep_inputs` and `keep_outputs` are what a pruning step calls on a
+    layer that knows its own channels.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
@@ -74,16 +77,17 @@ class BasicBlock(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """Three stages of `blocks` blocks, of width, 2 and 4 times width channels; global mean; one linear layer."""
+    """Three stages of `blocks` blocks, of `widths` channels; global mean; one linear layer."""
 
-    def __init__(self, blocks: int, width: int, num_classes: int) -> None:
+    def __init__(self, blocks: int, widths: tuple[int, int, int], num_classes: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, width, 3, 1, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.layer1 = self._stage(width, width, blocks, 1)
-        self.layer2 = self._stage(width, 2 * width, blocks, 2)
-        self.layer3 = self._stage(2 * width, 4 * width, blocks, 2)
-        self.linear = nn.Linear(4 * width, num_classes)
+        first, second, third = widths
+        self.conv1 = nn.Conv2d(3, first, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(first)
+        self.layer1 = self._stage(first, first, blocks, 1)
+        self.layer2 = self._stage(first, second, blocks, 2)
+        self.layer3 = self._stage(second, third, blocks, 2)
+        self.linear = nn.Linear(third, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)
@@ -101,8 +105,21 @@ class CifarResNet(nn.Module):
         return logits
 
 
-def cifar_resnet(*, depth: int, num_classes: int, width: int = 16) -> CifarResNet:
-    """Build a ResNet of `depth` = 6n+2 layers; `width` channels in the first stage (16 in the paper)."""
+def cifar_resnet(
+    *, depth: int, num_classes: int, width: int | None = None, widths: Sequence[int] | None = None
+) -> CifarResNet:
+    """Build a ResNet of `depth` = 6n+2 layers.
+
+    `widths` are the channels of its three stages; `width` stands for width, 2 and 4 times width (16 in the paper, and
+    where neither is given). Raises ModelError.
+    """
     if depth < 8 or (depth - 2) % 6:
         raise ModelError(f"cifar_resnet: depth must be 6n+2 (8, 14, 20, 26, 32, ...), got {depth}")
-    return CifarResNet((depth - 2) // 6, width, num_classes)
+    if width is not None and widths is not None:
+        raise ModelError(f"cifar_resnet: give either width or widths, got {width} and {list(widths)}")
+    if widths is None:
+        widths = [(16 if width is None else width) * times for times in (1, 2, 4)]
+    if len(widths) != 3 or min(widths) < 1:
+        raise ModelError(f"cifar_resnet: widths must be three counts of channels above 0, got {list(widths)}")
+    first, second, third = widths
+    return CifarResNet((depth - 2) // 6, (first, second, third), num_classes)

@@ -19,7 +19,7 @@ from robustgate.core.errors import ConfigurationError
 COMPONENTS = [(name, component) for name in SHELVES for component in sorted(shelf(name).modules)]
 CONTRACTS = {
     "attacks": {"run", "norm", "eps", "needs_gradient"},
-    "compression": {"apply", "product"},
+    "compression": {"apply", "product", "makes", "keeps"},
     "corruptions": {"apply"},
     "domains": {"load"},
     "rules": {"value", "show", "limit", "metric", "limit_kind"},

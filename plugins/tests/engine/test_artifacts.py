@@ -21,7 +21,9 @@ from robustgate.config import load
 from robustgate.core.errors import CompressionError, DomainError, ModelError
 from robustgate.core.records import Variant, VariantRecord
 from robustgate.core.seeds import derive
-from robustgate.engine.artifacts import ONNX, WEIGHTS, Bench, _onnx_facts
+from robustgate.engine.artifacts import WEIGHTS
+from robustgate.engine.bench import Bench
+from robustgate.engine.facts import file_facts
 from robustgate.engine.gate import Gate
 from robustgate.engine.plan import make_plan
 from robustgate.training.supervised import Supervised
@@ -70,7 +72,7 @@ def record(gate: Gate, compression: str) -> VariantRecord:
 
 def file_of(gate: Gate, compression: str) -> Path:
     folder = gate.foundry.artifact(variant(compression)).folder
-    return folder / ONNX if (folder / ONNX).exists() else folder / WEIGHTS
+    return next(folder.glob("model.*"), folder / WEIGHTS)
 
 
 def entries(tiny: Any, cache: str = "cache") -> list[str]:
@@ -190,8 +192,8 @@ def test_a_quantized_weight_is_zero_at_its_zero_point(tmp_path: Path) -> None:
         onnx.helper.make_node("Gemm", ["x", "w"], ["y"], transB=1),
     ]
     x, y = (onnx.helper.make_tensor_value_info(name, 1, [1, size]) for name, size in (("x", 4), ("y", 1)))
-    onnx.save(onnx.helper.make_model(onnx.helper.make_graph(nodes, "net", [x], [y], initializers)), tmp_path / ONNX)
-    facts = _onnx_facts(tmp_path / ONNX)
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph(nodes, "net", [x], [y], initializers)), tmp_path / "model.onnx")
+    facts = file_facts(tmp_path / "model.onnx", "onnx", None, torch.empty(0))
     assert (facts["parameters"], facts["nonzero_parameters"]) == (4, 2)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from scipy import stats
 
 from robustgate.config import CaseRule, Policy, RunRule, Waiver
-from robustgate.core.records import Case, CaseResult, ClassAccuracy, Shift, Variant, VariantRecord
+from robustgate.core.records import Case, CaseResult, ClassAccuracy, Finding, Shift, Variant, VariantRecord
 from robustgate.engine.judge import Counted, judge_case, judge_variant
 from robustgate.rules.size import Size
 from robustgate.statistics.paired import PairedCounts, drop_interval
@@ -316,36 +317,78 @@ def record(size: int) -> VariantRecord:
 @pytest.mark.parametrize(("size", "verdict"), [(2_999_999, "pass"), (3_000_000, "pass"), (3_000_001, "fail")])
 def test_a_figure_of_a_variant_is_exact(size: int, verdict: str) -> None:
     rule = RunRule(name="fits", component=Size(max="3 MB"))
-    (finding,) = judge_variant(record(size), [rule], policy_of(), TODAY)
+    (finding,) = judge_variant(record(size), record(9), [rule], policy_of(), TODAY)
     assert (finding.verdict, finding.value, finding.low, finding.high) == (verdict, size, size, size)
     assert (finding.subject, finding.metric, finding.limit_kind) == ("net-fp60-amazon", "size_bytes", "max")
     assert finding.limit == 3e6
 
 
-class Kept:
-    """A rule with a lower limit."""
+@dataclass(frozen=True)
+class Bounded:
+    """A rule whose figure, the size, is known between two bounds."""
 
-    metric, limit_kind, limit = "parameters", "min", 10.0
+    limit_kind: str
+    limit: float
+    bounds: tuple[float, float] | None
 
-    def value(self, record: VariantRecord) -> float:
-        return record.size_bytes
+    metric, measures = "things", None
+
+    def value(self, record: VariantRecord, reference: VariantRecord) -> float | None:
+        return None if self.bounds is None else record.size_bytes - reference.size_bytes
+
+    def interval(self, record: VariantRecord, reference: VariantRecord) -> tuple[float, float] | None:
+        return self.bounds
 
     def show(self, value: float) -> str:
         return f"{value:.0f} things"
 
 
-@pytest.mark.parametrize(("value", "verdict"), [(11, "pass"), (10, "pass"), (9, "fail")])
-def test_a_lower_limit_of_a_variant(value: int, verdict: str) -> None:
-    (finding,) = judge_variant(record(value), [RunRule(name="kept", component=Kept())], policy_of(), TODAY)
+def judged(component: Any, policy: Policy | None = None, unmeasured: str = "") -> Finding:
+    rule = RunRule(name="kept", component=component)
+    (finding,) = judge_variant(record(25), record(5), [rule], policy or policy_of(), TODAY, unmeasured)
+    return finding
+
+
+@pytest.mark.parametrize(
+    ("kind", "limit", "verdict"),
+    [
+        ("max", 25, "pass"),
+        ("max", 24, "undecided"),
+        ("max", 15, "undecided"),
+        ("max", 14, "fail"),
+        ("min", 15, "pass"),
+        ("min", 16, "undecided"),
+        ("min", 25, "undecided"),
+        ("min", 26, "fail"),
+    ],
+)
+def test_a_measured_figure_is_judged_by_its_whole_interval(kind: str, limit: float, verdict: str) -> None:
+    finding = judged(Bounded(kind, limit, (15, 25)))
+    assert (finding.verdict, finding.value, finding.low, finding.high) == (verdict, 20, 15, 25)
+    assert finding.message == f"{kind} {limit} things; it is 20 things [15, 25]"
+
+
+@pytest.mark.parametrize(("limit", "verdict"), [(19, "pass"), (20, "pass"), (21, "fail")])
+def test_an_exact_figure_is_never_undecided(limit: float, verdict: str) -> None:
+    finding = judged(Bounded("min", limit, (20, 20)))
     assert finding.verdict == verdict
-    assert finding.message == f"min 10 things; it is {value} things"
+    assert finding.message == f"min {limit} things; it is 20 things"
+
+
+def test_a_figure_that_was_not_measured_is_incomplete_under_any_waiver() -> None:
+    policy = policy_of(waiver(date(2026, 12, 31), compression="fp*"), on_undecided="pass")
+    finding = judged(Bounded("max", 99, None), policy, "it takes Linux")
+    assert (finding.verdict, finding.value, finding.low, finding.high) == ("incomplete", None, None, None)
+    assert finding.message == "max 99 things; things was not measured: it takes Linux"
+    assert policy.is_red(finding.verdict)
+    assert judged(Bounded("max", 99, None)).message == "max 99 things; things was not measured"
 
 
 def test_a_variant_can_be_waived_by_its_own_fields() -> None:
     rule = RunRule(name="fits", component=Size(max="1 B"))
     for where, verdict in (({"compression": "fp*"}, "waived"), ({"attack": "*"}, "fail"), ({"source": "w*"}, "fail")):
         policy = policy_of(waiver(date(2026, 12, 31), **where))
-        (finding,) = judge_variant(record(2), [rule], policy, TODAY)
+        (finding,) = judge_variant(record(2), record(9), [rule], policy, TODAY)
         assert finding.verdict == verdict, where
 
 

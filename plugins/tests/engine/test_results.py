@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from robustgate.core.records import Case, CaseResult, Finding, Results, VariantRecord, Verdict
+from robustgate.core.records import Case, CaseResult, Finding, Results, Timing, VariantRecord, Verdict
 from robustgate.engine.plan import Plan
-from robustgate.engine.results import Circumstances, assemble, key, shown_path
+from robustgate.engine.results import Circumstances, assemble, key, rules_of, shown_path, unmeasured
 
 NOON = datetime(2026, 6, 15, 12, 30, 15, 999, tzinfo=UTC)
 SIZE = '\n[[policies.edge.rules]]\nname = "fits"\nrule = "size"\nmax = "3 MB"\nwhere = { compression = "fp*" }\n'
+FIGURES = ("median_ms", "low_ms", "high_ms", "reference_ms", "ratio", "ratio_low", "ratio_high")
 PRUNED = ("resnet18-fp60-amazon", "resnet18-fp60_ptsq-amazon", "resnet18-fp25-amazon")
 
 
@@ -39,11 +42,11 @@ def run(
     cases: dict[tuple[str, str], CaseResult],
     findings: Collection[Finding] = (),
     selected: Collection[tuple[str, str]] | None = None,
-    variants: dict[str, VariantRecord] | None = None,
+    variants: Collection[VariantRecord] = (),
 ) -> Results:
     circumstances = Circumstances(id="r", started=NOON, seconds=1.26, device="cpu", versions={"torch": "2.10"})
     chosen = cases.keys() if selected is None else selected
-    return assemble(plan, cases, variants or {}, findings, chosen, circumstances)
+    return assemble(plan, cases, variants, findings, chosen, circumstances)
 
 
 def test_a_run_that_measured_everything_and_broke_nothing_passes(planned) -> None:
@@ -143,25 +146,72 @@ def test_a_rule_judged_by_two_tests_is_reported_once(planned) -> None:
     assert run(plan, every(plan), twice).findings == run(plan, every(plan), twice[:3]).findings
 
 
+def record_of(name: str, **measured: Any) -> VariantRecord:
+    return VariantRecord(
+        name=name,
+        model="resnet18",
+        source="amazon",
+        compression="fp60",
+        format="torch",
+        artifact_sha256="",
+        parameters=1,
+        nonzero_parameters=1,
+        size_bytes=1,
+        deflated_bytes=1,
+        seconds_to_build=0,
+        **measured,
+    )
+
+
 def test_variants_stand_in_the_order_of_the_plan(planned) -> None:
     plan = planned()
-    records = {
-        name: VariantRecord(
-            name=name,
-            model="resnet18",
-            source="amazon",
-            compression="fp60",
-            format="torch",
-            artifact_sha256="",
-            parameters=1,
-            nonzero_parameters=1,
-            size_bytes=1,
-            deflated_bytes=1,
-            seconds_to_build=0,
-        )
-        for name in (PRUNED[2], PRUNED[0])
-    }
+    records = [record_of(PRUNED[2]), record_of(PRUNED[0])]
     assert [one.name for one in run(plan, every(plan), variants=records).variants] == [PRUNED[0], PRUNED[2]]
+
+
+def test_what_several_tests_measured_of_a_variant_stands_in_one_record(planned) -> None:
+    plan = planned()
+    one, many = (Timing(batch=batch, rounds=9, **dict.fromkeys(FIGURES, 1.0)) for batch in (1, 32))
+    parts = [
+        record_of(PRUNED[0]),
+        record_of(PRUNED[0], latency_ms=1.0, timings=(one, many)),
+        record_of(PRUNED[0], memory_bytes=7),
+        record_of(PRUNED[0]),
+    ]
+    for order in permutations(parts):
+        (merged,) = run(plan, every(plan), variants=order).variants
+        assert (merged.latency_ms, merged.timings, merged.memory_bytes) == (1.0, (one, many), 7)
+
+
+FAST = '\n[[policies.edge.rules]]\nname = "fast"\nrule = "latency"\nmax = "5 ms"\nwhere = { compression = "fp25" }\n'
+
+
+def test_each_test_judges_its_own_rules_on_variants(planned) -> None:
+    rules = planned(extra=SIZE + FAST).run_rules[PRUNED[2]]
+    assert [rule.name for rule in rules_of("cost", rules)] == ["fits"]
+    assert [rule.name for rule in rules_of("latency", rules)] == ["fast"]
+
+
+def test_a_finding_without_a_figure_leaves_the_run_incomplete(planned) -> None:
+    plan = planned(extra=SIZE)
+    missing = replace(finding(PRUNED[0], "incomplete"), value=None, low=None, high=None)
+    results = run(plan, every(plan), [missing, *(finding(name) for name in PRUNED[1:])])
+    assert (results.run.verdict, results.run.complete) == ("incomplete", False)
+    assert unmeasured(plan, results, {("cost", PRUNED[0])}) == [f"'fits' on {PRUNED[0]}"]
+
+
+def test_only_rules_of_tests_that_were_selected_are_missed(planned) -> None:
+    plan = planned(extra=SIZE + FAST)
+    results = run(plan, every(plan), [finding(PRUNED[0])])
+    assert unmeasured(plan, results, {("cost", PRUNED[0]), ("latency", PRUNED[0])}) == []
+    assert unmeasured(plan, results, {("latency", PRUNED[2])}) == [f"'fast' on {PRUNED[2]}"]
+    assert unmeasured(plan, results, {("cost", PRUNED[2])}) == [f"'fits' on {PRUNED[2]}"]
+
+
+def test_selected_counts_planned_cases_alone(planned) -> None:
+    plan = planned(extra=SIZE)
+    cases = every(plan)
+    assert run(plan, cases, selected={*cases, ("cost", PRUNED[0])}).run.selected == 30
 
 
 # Waivers.

@@ -9,20 +9,6 @@ import pytest
 from robustgate.core.records import VariantRecord
 from robustgate.rules.size import Size
 
-RECORD = VariantRecord(
-    name="net-fp60-amazon",
-    model="net",
-    source="amazon",
-    compression="fp60",
-    format="onnx",
-    artifact_sha256="00",
-    parameters=10,
-    nonzero_parameters=5,
-    size_bytes=1234,
-    deflated_bytes=99,
-    seconds_to_build=0.0,
-)
-
 
 @pytest.mark.parametrize(
     ("text", "count"),
@@ -50,9 +36,11 @@ def test_what_is_no_size_is_refused_with_the_units(text: str) -> None:
     assert str(caught.value).endswith(f"got {text!r}")
 
 
-def test_the_figure_is_the_size_of_the_file_that_ships() -> None:
-    assert Size(max="1 B").value(RECORD) == 1234
-    assert Size(max="1 B").value(replace(RECORD, deflated_bytes=1, parameters=1)) == 1234
+def test_the_figure_is_the_size_of_the_file_that_ships(record: VariantRecord, reference: VariantRecord) -> None:
+    rule = Size(max="1 B")
+    assert rule.value(record, reference) == 1234
+    assert rule.interval(record, reference) == (1234, 1234)
+    assert rule.value(replace(record, deflated_bytes=1, parameters=1), reference) == 1234
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,55 @@ def test_width_and_classes() -> None:
     assert module(torch.zeros(1, 3, 45, 30)).shape == (1, 3)
 
 
+@pytest.mark.parametrize("widths", [(5, 9, 14), [4, 4, 4], [4, 8, 16], (8, 6, 3), (1, 1, 1)])
+def test_each_stage_has_the_width_that_is_asked(widths: tuple[int, int, int]) -> None:
+    blocks = 2
+    module = cifar_resnet(depth=6 * blocks + 2, num_classes=7, widths=widths)
+    convolutions = [layer.out_channels for layer in module.modules() if isinstance(layer, nn.Conv2d)]
+    assert convolutions == [widths[0]] + [width for width in widths for _ in range(2 * blocks)]
+    # 3x3 convolutions without biases, two numbers a normalised channel, one linear layer; shortcuts have none.
+    first, second, third = widths
+    kernels = 3 * first + 4 * first**2 + first * second + 3 * second**2 + second * third + 3 * third**2
+    norms = 2 * (first + 2 * blocks * sum(widths))
+    assert count(module) == 9 * kernels + norms + third * 7 + 7
+    assert module(torch.rand(2, 3, 16, 16)).shape == (2, 7)
+
+
+def test_widths_that_spell_out_the_default_give_the_same_network_to_the_last_bit() -> None:
+    def state(**given: object) -> dict[str, Tensor]:
+        torch.manual_seed(0)
+        return cifar_resnet(depth=8, num_classes=10, **given).state_dict()
+
+    for one, other in (({}, {"width": 16}), ({}, {"widths": [16, 32, 64]}), ({"width": 4}, {"widths": (4, 8, 16)})):
+        left, right = state(**one), state(**other)
+        assert left.keys() == right.keys()
+        assert all(torch.equal(left[key], right[key]) for key in left)
+
+
+def test_initial_weights_are_those_that_the_seed_has_always_drawn() -> None:
+    # Of the network before stages had widths of their own: whatever was trained from a seed can be made again.
+    torch.manual_seed(0)
+    state = cifar_resnet(depth=8, num_classes=10, width=8).state_dict()
+    sums = {key: value.double().sum().item() for key, value in state.items()}
+    assert sums["conv1.weight"] == pytest.approx(1.76947, rel=1e-4)
+    assert sums["layer3.0.conv2.weight"] == pytest.approx(1.17980, rel=1e-4)
+    assert sums["linear.weight"] == pytest.approx(-0.351499, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"widths": [16, 32]}, r"widths must be three counts of channels above 0, got \[16, 32\]"),
+        ({"widths": (16, 0, 64)}, r"widths must be three counts of channels above 0, got \[16, 0, 64\]"),
+        ({"width": 0}, r"widths must be three counts of channels above 0, got \[0, 0, 0\]"),
+        ({"width": 16, "widths": [16, 32, 64]}, r"give either width or widths, got 16 and \[16, 32, 64\]"),
+    ],
+)
+def test_other_widths_are_refused(given: dict[str, object], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        cifar_resnet(depth=8, num_classes=10, **given)
+
+
 @pytest.mark.parametrize("depth", [0, 2, 7, 18, 49, -4])
 def test_other_depths_are_refused(depth: int) -> None:
     with pytest.raises(ModelError, match=rf"depth must be 6n\+2 \(8, 14, 20, 26, 32, \.\.\.\), got {depth}"):
@@ -76,6 +125,13 @@ def test_the_shortcut_is_option_a(size: int) -> None:
     assert not list(shortcut.parameters())
     # An odd number of new channels: the one more stands behind.
     assert [int(channel.any()) for channel in PaddedShortcut(2, 5, 1)(torch.ones(1, 2, 3, 3))[0]] == [0, 1, 1, 0, 0]
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(6, 4), (5, 2), (3, 3), (4, 1)])
+def test_a_shortcut_to_fewer_channels_passes_those_in_the_middle(inputs: int, outputs: int) -> None:
+    x = torch.randn(2, inputs, 5, 5)
+    first = -((outputs - inputs) // 2)
+    assert torch.equal(PaddedShortcut(inputs, outputs, 2)(x), x[:, first : first + outputs, ::2, ::2])
 
 
 @pytest.mark.parametrize(

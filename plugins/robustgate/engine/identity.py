@@ -1,0 +1,48 @@
+"""What decides what an artifact or a measurement is: components with their parameters and their source."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from robustgate.core.files import sha256
+
+
+def source_of(made: object) -> str:
+    """Return a hash of the source file of a class or function, so that what it makes is made again when it changes."""
+    try:
+        file = inspect.getsourcefile(made)  # type: ignore[arg-type]
+    except TypeError:
+        file = None
+    return sha256(Path(file)) if file else repr(made)
+
+
+def component_identity(component: object) -> Any:
+    """Return what a component is, for a key: its class, its source, its fields."""
+    if not is_dataclass(component):
+        return repr(component)
+    fields = {name: _plain(getattr(component, name)) for name in component.__dataclass_fields__}
+    kind = type(component)
+    return {"class": f"{kind.__module__}:{kind.__qualname__}", "source": source_of(kind), "fields": fields}
+
+
+def parameters_of(component: Any) -> Any:
+    """Return the parameters of a component as JSON keeps them, or None where there is none."""
+    return None if component is None else TypeAdapter(type(component)).dump_python(component, mode="json")
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return component_identity(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return sha256(value)
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
