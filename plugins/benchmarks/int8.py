@@ -65,7 +65,7 @@ def measure(folder: Path, rounds: int) -> list[tuple[str, float, str, float]]:
     }
     floating, quantized = gate.subject(reference), gate.subject(variant)
     with silence():
-        save(export(floating.differentiable(), gate.foundry.example("cifar10")), folder / "float.onnx")
+        save(export(floating.differentiable(), gate.foundry.example("cifar10"), method="float"), folder / "float.onnx")
     samples = gate.library.samples("cifar10", "test")
     twin, agree = quantized.differentiable(), 0
     for start in range(0, len(samples), 100):

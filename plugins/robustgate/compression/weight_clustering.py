@@ -99,9 +99,8 @@ def plus_plus(weights: NDArray[np.float32], count: int, seed: int) -> NDArray[np
 
     points, times = np.unique(weights, return_counts=True)
     values = points.astype(np.float64)
-    # Around their mean: distances are computed from squares, which would drown small differences of large values.
-    centred = (values - values.mean())[:, None]
-    found = kmeans_plusplus(centred, min(count, len(points)), sample_weight=times.astype(float), random_state=seed)
+    first = min(count, len(points))
+    found = kmeans_plusplus(values[:, None], first, sample_weight=times.astype(np.float64), random_state=seed)
     return np.sort(values[found[1]])
 
 

@@ -87,8 +87,8 @@ def _macs(module: nn.Module | None, example: Tensor) -> int | None:
     if module is None:
         return None
     macs = count_macs(module, example)
-    if isinstance(module, Read) and module.passage.shape is not None:
-        macs //= module.passage.shape[0] or 1  # a file that is made for a batch runs a whole one
+    if isinstance(module, Read):  # a file that is made for a batch runs a whole one
+        macs //= getattr(module.module, "batch", None) or (module.passage.shape or (None,))[0] or 1
     return macs or None  # none at all: they are in operators that the counter does not know
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
@@ -77,12 +77,10 @@ class Gate:
 
         Raises RobustgateError.
         """
-        rules, record, unmeasured = rules_of("cost", self._rules(variant)), self.record(variant), ""
+        rules, record = rules_of("cost", self._rules(variant)), self.record(variant)
         if any(rule.component.measures == "memory" for rule in rules):
             record = replace(record, memory_bytes=peak_memory(self._probe(variant)))
-            unmeasured = UNMEASURED if record.memory_bytes is None else ""
-        if not unmeasured and record.parameters is None:
-            unmeasured = f"the weights of a {record.format} file cannot be counted"
+        unmeasured = {"memory": UNMEASURED, None: "the weights in its file, or in its reference's, cannot be counted"}
         return record, self._judged(record, variant, rules, unmeasured)
 
     def latency(
@@ -101,13 +99,13 @@ class Gate:
                 subjects = self.foundry.subject(variant), self.foundry.subject(reference_of(variant))
                 timings = time_in_turn(*subjects, batches, self.plan.policy.confidence, rounds)
             record = replace(record, latency_ms=timings[0].median_ms, timings=timings)
-        return record, self._judged(record, variant, rules, unmeasured)
+        return record, self._judged(record, variant, rules, {"latency": unmeasured})
 
     def _rules(self, variant: Variant) -> tuple[RunRule, ...]:
         return self.plan.run_rules.get(variant.name, ())
 
     def _judged(
-        self, record: VariantRecord, variant: Variant, rules: tuple[RunRule, ...], unmeasured: str
+        self, record: VariantRecord, variant: Variant, rules: tuple[RunRule, ...], unmeasured: Mapping[str | None, str]
     ) -> tuple[Finding, ...]:
         reference = self.record(reference_of(variant))
         return judge_variant(record, reference, rules, self.plan.policy, self.today, unmeasured)

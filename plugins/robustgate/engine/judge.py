@@ -77,13 +77,13 @@ def judge_variant(
     rules: Iterable[RunRule],
     policy: Policy,
     today: date,
-    unmeasured: str = "",
+    unmeasured: Mapping[str | None, str] | None = None,
 ) -> tuple[Finding, ...]:
     """Apply to one variant the rules that components of rules/ stand for.
 
     `reference` is the uncompressed model of the same source domain. A figure's interval decides as a case's does; an
-    exact figure's is a point. Without a figure the finding is `incomplete`, and `unmeasured` says why: no waiver turns
-    that into a pass.
+    exact figure's is a point. Without a figure the finding is `incomplete`, and no waiver turns that into a pass;
+    `unmeasured` says why, by what the rule measures.
     """
     findings = []
     for rule in rules:
@@ -100,7 +100,7 @@ def judge_variant(
             low=low,
             high=high,
             verdict=_decided(component, interval),
-            message=_told(component, value, interval, unmeasured),
+            message=_told(component, value, interval, (unmeasured or {}).get(component.measures, "")),
         )
         fields = {
             "name": record.name,
@@ -121,10 +121,10 @@ def _decided(component: VariantRule, interval: tuple[float, float] | None) -> Ve
     return "pass" if low >= limit else "fail" if high < limit else "undecided"
 
 
-def _told(component: VariantRule, value: float | None, interval: tuple[float, float] | None, unmeasured: str) -> str:
+def _told(component: VariantRule, value: float | None, interval: tuple[float, float] | None, why: str) -> str:
     limit = f"{component.limit_kind} {component.show(component.limit)}"
     if value is None or interval is None:
-        return f"{limit}; {component.metric} was not measured{f': {unmeasured}' if unmeasured else ''}"
+        return f"{limit}; {component.metric} was not measured{f': {why}' if why else ''}"
     low, high = interval
     exact = low == value == high
     return f"{limit}; it is {component.show(value)}" + ("" if exact else f" [{low:.4g}, {high:.4g}]")

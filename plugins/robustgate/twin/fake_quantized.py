@@ -104,7 +104,8 @@ class FakeQuantized(Twin):
             if layer.bias:
                 bias, scale = self._value(layer.bias), scale * layer.input_scale
                 rounded = bias_codes(bias, scale).float() * scale
-                tensors[self.nodes[layer.bias].output[0]] = bias + (rounded - bias).detach()
+                # Straight-through, and the rounded value to the last bit.
+                tensors[self.nodes[layer.bias].output[0]] = rounded + (bias - bias.detach())
         return tensors
 
     @torch.no_grad()

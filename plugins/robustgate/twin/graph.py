@@ -161,7 +161,12 @@ def images_at_once(graph: onnx.GraphProto) -> int | None:
     shape = image_input(graph, {value.name for value in graph.initializer})[1]
     if shape and shape[0]:
         return shape[0]
-    return 1 if any(named(node) in TAKE_RANGES for node in graph.node) else None
+    return 1 if takes_ranges(graph) else None
+
+
+def takes_ranges(graph: onnx.GraphProto) -> bool:
+    """Say whether a file takes ranges of activations from what it is run on."""
+    return any(named(node) in TAKE_RANGES for node in graph.node)
 
 
 def image_input(graph: onnx.GraphProto, constants: Container[str]) -> tuple[str, tuple[int | None, ...] | None]:

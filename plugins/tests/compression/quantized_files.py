@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from robustgate.compression.static_quantization import StaticQuantization
-from robustgate.core.components import Architecture, Network, Samples
+from robustgate.core.components import Architecture, Constraint, Network, Samples
 from robustgate.twin.graph import Twin
 from robustgate.zoo.cifar_resnet import cifar_resnet
 
@@ -105,3 +105,37 @@ def agreement(path: Path, images: Tensor) -> tuple[float, float]:
     """The share of images on which file and twin agree, and the largest difference of a logit."""
     found, twin = logits_of_file(path, images), logits_of_module(Twin.from_file(path), images)
     return float(np.mean(found.argmax(1) == twin.argmax(1))), float(np.abs(found - twin).max())
+
+
+def weights_of(module: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: weight for name, weight in module.named_parameters() if weight.dim() > 1}
+
+
+@torch.no_grad()
+def pruned(network: Network, share: float) -> Network:
+    """Make the smallest weights of each layer zero, as a step would that leaves the constraint."""
+    weights = weights_of(network.module)
+    for weight in weights.values():
+        weight[weight.abs() <= weight.abs().quantile(share)] = 0
+    return replace(network, constraints=(*network.constraints, Constraint(kind="zeros", parameters=tuple(weights))))
+
+
+@torch.no_grad()
+def round_to_clusters(network: Network, count: int) -> Network:
+    """Give each layer `count` values, evenly spaced and different from layer to layer; zero is among odd counts."""
+    weights = weights_of(network.module)
+    for weight in weights.values():
+        values = torch.linspace(-1, 1, count) * weight.abs().quantile(0.97)
+        weight.copy_(values[(weight[..., None] - values).abs().argmin(-1)])
+    return replace(network, constraints=(*network.constraints, Constraint(kind="clusters", parameters=tuple(weights))))
+
+
+@torch.no_grad()
+def with_factors_of_either_sign(network: Network) -> Network:
+    torch.manual_seed(1)
+    for layer in network.module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.weight.copy_(torch.where(torch.rand(len(layer.weight)) < 0.3, -1, 1) * layer.weight.uniform_(0.5, 2))
+            layer.bias.normal_()
+            layer.running_var.uniform_(0.5, 2)
+    return network

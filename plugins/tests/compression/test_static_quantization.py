@@ -10,6 +10,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -22,18 +23,24 @@ from quantized_files import (
     Normalizing,
     agreement,
     as_tensor,
+    initializers,
     logits_of_file,
     logits_of_module,
     network_of,
     noisy_images,
+    pruned,
     quantize,
+    round_to_clusters,
     small_network,
+    with_factors_of_either_sign,
 )
 from quantized_files import resnet20 as published
 from torch import Tensor, nn
 
+from robustgate.compression._fake_quantization import check_file
 from robustgate.compression._onnx_export import silence
 from robustgate.compression.static_quantization import StaticQuantization
+from robustgate.core.components import Constraint, ConstraintKind, Network
 from robustgate.core.errors import CompressionError
 from robustgate.twin.graph import Twin
 from robustgate.zoo.cifar_resnet import PaddedShortcut
@@ -272,6 +279,95 @@ def test_a_torchvision_resnet18_agrees_with_its_twin(tmp_path):
     share, difference = agreement(path, images)
     assert share >= 0.95
     assert difference < 0.1 * np.ptp(logits_of_module(network.module, images))
+
+
+# --- constraints ------------------------------------------------------------------------------------------------------
+
+
+def constrained(network: Network, kind: ConstraintKind, *names: str) -> Network:
+    return replace(network, constraints=(*network.constraints, Constraint(kind=kind, parameters=names)))
+
+
+def test_zeros_are_zero_codes(tmp_path):
+    network = pruned(small_network(), 0.5)
+    stored = initializers(quantize(network, tmp_path / "pruned"))
+    for name in network.constrained("zeros"):
+        weight = network.module.state_dict()[name].numpy()
+        assert (weight == 0).mean() >= 0.5
+        assert not stored[f"{name}_quantized"][weight == 0].any()
+        assert stored[f"{name}_quantized"][weight != 0].any()
+
+
+def test_zeros_of_a_matrix_that_the_exporter_transposes_are_found(tmp_path):
+    class Rows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(16, 7)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.linear(images).mean((1, 2))
+
+    torch.manual_seed(0)
+    path = quantize(pruned(network_of(Normalizing(Rows())), 0.5), tmp_path / "rows")
+    assert "network.linear.weight_quantized" not in initializers(path)
+
+
+def test_a_file_that_lost_a_zero_or_has_more_codes_than_clusters_is_refused(tmp_path):
+    path = quantize(small_network(), tmp_path / "file")
+    name = "network.layer1.0.conv1.weight"
+    network = small_network()
+    with torch.no_grad():
+        network.module.get_parameter(name)[0, 0, 0, 0] = 0
+    with pytest.raises(CompressionError, match=f"mine: '{name}' is zero in places where the codes in the file are not"):
+        check_file(path, constrained(network, "zeros", name), method="mine")
+    clustered = round_to_clusters(small_network(), 4)
+    with pytest.raises(CompressionError, match="has 4 different values, its codes in the file have more"):
+        check_file(path, clustered, method="mine")
+
+
+@pytest.fixture(scope="module")
+def clusters(tmp_path_factory: pytest.TempPathFactory) -> tuple[Network, Path]:
+    """A network of six values a layer, whose batch normalisations have factors of either sign, and its file."""
+    network = round_to_clusters(with_factors_of_either_sign(small_network()), 6)
+    return network, quantize(network, tmp_path_factory.mktemp("clusters"))
+
+
+def test_clusters_are_clusters_of_codes_and_of_what_the_codes_stand_for(clusters):
+    network, path = clusters
+    stored, state = initializers(path), network.module.state_dict()
+    negative = 0
+    for name in network.constrained("clusters"):
+        weight, codes, scales = state[name].numpy(), stored[f"{name}_quantized"], stored[f"{name}_scale"]
+        assert len(np.unique(weight)) == len(np.unique(codes)) == 6
+        # The scales hold a batch normalisation's factors: without them one step is left.
+        norm = name.replace("conv", "bn").removesuffix(".weight")
+        factor = np.ones(len(weight), np.float32)
+        if norm != name.removesuffix(".weight"):
+            gamma, variance = state[f"{norm}.weight"], state[f"{norm}.running_var"]
+            factor = (gamma / (variance + 1e-5).sqrt()).numpy()
+        negative += (scales < 0).sum()
+        step = np.abs(weight).max() / 127
+        np.testing.assert_allclose(scales, factor * step, rtol=1e-5)
+        np.testing.assert_array_equal(codes, np.round(weight / step))
+    assert negative
+
+
+def test_a_file_with_clusters_computes_what_its_network_computes(clusters):
+    network, path = clusters
+    images = as_tensor(noisy_images(100))
+    reference, found = logits_of_module(network.module, images), logits_of_file(path, images)
+    assert np.abs(found - reference).mean() < 0.1 * reference.std()
+    assert agreement(path, images)[1] < 0.1 * np.ptp(reference)
+
+
+def test_clusters_need_a_scale_for_each_channel(tmp_path, clusters):
+    with pytest.raises(CompressionError, match="a network with clusters needs per_channel = true, got false"):
+        quantize(clusters[0], tmp_path / "tensor", per_channel=False)
+
+
+def test_quantizers_that_another_step_made_are_refused(tmp_path):
+    with pytest.raises(CompressionError, match="expected a network that quantization_aware_training made, got Normal"):
+        quantize(constrained(small_network(), "quantizers"), tmp_path / "other")
 
 
 # --- a published network on its published data -----------------------------------------------------------------------

@@ -97,6 +97,20 @@ def test_clear_groups_are_found() -> None:
             assert np.unique(result[groups == group]) == pytest.approx(weights[groups == group].mean(), rel=1e-6)
 
 
+def test_a_weight_half_way_goes_down_in_every_iteration() -> None:
+    assert lloyd(np.float32([0, 2, 3]), np.array([1.0, 3.0])).tolist() == [1.0, 3.0]
+
+
+def test_neighbouring_float32_numbers_stay_apart() -> None:
+    # Between the first two lies no other float32 number, and half way is rounded up: to the second. That they are
+    # many, and the last two are one each, makes the last two the pair that is cheapest to join.
+    steps = np.float32([1, 2, 2**22, 2**22 + 4])
+    weights = np.repeat(1 + np.finfo(np.float32).eps * steps, [1000, 1000, 1, 1])
+    result = clustered(weights, 3, seed=0, keep_zeros=False)
+    assert np.array_equal(result[:2000], weights[:2000])
+    assert len(np.unique(result[2000:])) == 1
+
+
 def test_an_empty_cluster_takes_the_furthest_weight() -> None:
     # No weight is nearest to 8.0: 6 is nearer to 5.5, and 10 to 8.1.
     weights = np.float32([0, 0, 0, 4, 6, 10, 10, 10, 30])

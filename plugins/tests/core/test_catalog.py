@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
@@ -22,7 +23,7 @@ CONTRACTS = {
     "compression": {"apply", "product", "makes", "keeps"},
     "corruptions": {"apply"},
     "domains": {"load"},
-    "rules": {"value", "show", "limit", "metric", "limit_kind"},
+    "rules": {"value", "interval", "show", "limit", "metric", "limit_kind", "measures"},
     "training": {"train"},
 }
 
@@ -40,6 +41,7 @@ def test_every_file_on_a_shelf_is_one_component(name: str, component: str) -> No
     assert all(field.kw_only for field in fields)
     assert cls.__doc__
     assert not cls.__doc__.startswith(f"{cls.__name__}("), "the docstring is written, not dataclass's own"
+    assert get_type_hints(cls), "a reader of the configuration resolves every annotation"
     assert CONTRACTS[name] <= {*dir(cls), *(field.name for field in fields)}
 
 

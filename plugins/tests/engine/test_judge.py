@@ -345,7 +345,9 @@ class Bounded:
 
 def judged(component: Any, policy: Policy | None = None, unmeasured: str = "") -> Finding:
     rule = RunRule(name="kept", component=component)
-    (finding,) = judge_variant(record(25), record(5), [rule], policy or policy_of(), TODAY, unmeasured)
+    (finding,) = judge_variant(
+        record(25), record(5), [rule], policy or policy_of(), TODAY, {component.measures: unmeasured}
+    )
     return finding
 
 

@@ -14,7 +14,7 @@ RULES = """
 [[policies.edge.rules]]
 name = "small"
 rule = "parameters"
-max = 16
+max = 20
 [[policies.edge.rules]]
 name = "dense"
 rule = "compression_ratio"
@@ -55,21 +55,23 @@ def findings(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
 
 def test_every_cost_is_measured_judged_and_reported(tiny) -> None:
     tiny.configure(extra=RULES % "60 s")
-    done = suite(tiny.folder, "--benchmark-json", "benchmark.json", "-W", "error::pytest_benchmark.logger.PytestBenchmarkWarning")
+    done = suite(
+        tiny.folder, "--benchmark-json", "benchmark.json", "-W", "error::pytest_benchmark.logger.PytestBenchmarkWarning"
+    )
     # 4 filters of 3 weights, 4 x 2 of the head and its 2 biases; without one filter it is 5 fewer.
     assert "1 failed, 14 passed" in done.stdout, done.stdout
-    assert 'rule "small" of policy edge: max 16 parameters; it is 22 parameters' in done.stdout
-    assert "-k 'test_cost[tiny-none-day]'" in done.stdout or '-k "test_cost[tiny-none-day]"' in done.stdout
+    assert 'rule "small" of policy edge: max 20 parameters; it is 22 parameters' in done.stdout
+    assert '-k "test_cost[tiny-none-day]"' in done.stdout
     found = findings(tiny.folder)
     assert {place: one["verdict"] for place, one in found.items()} == {
         ("tiny-none-day", "small"): "fail",
         ("tiny-none-day", "dense"): "pass",
-        (FP25, "small"): "fail",
+        (FP25, "small"): "pass",
         (FP25, "dense"): "pass",
         (FP25, "light"): "pass",
         (FP25, "fast"): "pass",
         (FP25, "as fast"): "pass",
-    } | {(FP25, "small"): found[FP25, "small"]["verdict"]}
+    }
     assert results(tiny.folder)["run"]["complete"] is True
     none, fp25 = results(tiny.folder)["variants"]
     assert (none["parameters"], fp25["parameters"], none["compression_ratio"]) == (22, 17, 1.0)
@@ -117,4 +119,4 @@ def test_without_a_rule_on_latency_nothing_is_timed_or_warned_of(tiny) -> None:
     done = suite(tiny.folder, "-n", "2", "-W", "error::pytest_benchmark.logger.PytestBenchmarkWarning", "-rw")
     assert "12 passed" in done.stdout, done.stdout
     assert done.returncode == 0
-    assert "enchmark" not in done.stdout + done.stderr
+    assert "Benchmarks are" not in done.stdout + done.stderr

@@ -80,7 +80,7 @@ def findings(folder: Path) -> list[dict[str, Any]]:
     return json.loads((folder / "robustgate-report" / "results.json").read_text())["findings"]
 
 
-@pytest.mark.parametrize("distribution", ["load", "worksteal", "loadfile"])
+@pytest.mark.parametrize("distribution", ["load", "loadfile"])
 def test_nothing_overlaps_a_test_that_times(workers, tiny, distribution: str) -> None:
     done, spans = workers("--dist", distribution, "-W", "error::pytest_benchmark.logger.PytestBenchmarkWarning")
     assert done.returncode == 0, done.stdout

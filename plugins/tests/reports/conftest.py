@@ -16,6 +16,7 @@ from robustgate.core.records import (
     Results,
     RunRecord,
     Shift,
+    Timing,
     Variant,
     VariantRecord,
     WaiverRecord,
@@ -121,6 +122,19 @@ def judged(case: Case, drop: float) -> Finding:
     )
 
 
+TIMING = Timing(
+    batch=1,
+    rounds=300,
+    median_ms=0.412,
+    low_ms=0.41,
+    high_ms=0.415,
+    reference_ms=0.618,
+    ratio=0.666,
+    ratio_low=0.65,
+    ratio_high=0.68,
+)
+
+
 def artifact(variant: Variant) -> VariantRecord:
     quantized, pruned = variant.compression == "static_quantization", variant.compression == "filter_pruning"
     parameters = 38_914 if pruned else 78_042
@@ -136,7 +150,11 @@ def artifact(variant: Variant) -> VariantRecord:
         size_bytes=104_551 if quantized else 4 * parameters + 8_192,
         deflated_bytes=81_204 if quantized else 4 * parameters - 20_000,
         macs=None if quantized else 40_551_424 // (2 if pruned else 1),
+        effective_bits=8.32 if quantized else 30.0,
+        compression_ratio=None if pruned else 3.6 if quantized else 1.0,
         latency_ms=0.412 if quantized else None,
+        timings=(TIMING,) if quantized else (),
+        memory_bytes=1_250_000 if quantized else None,
         seconds_to_build=4.2 if quantized else 27.9,
     )
 

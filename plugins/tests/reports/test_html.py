@@ -113,6 +113,21 @@ def test_nothing_is_asked_of_anybody(results: Results) -> None:
     assert policy.startswith("default-src 'none'")
 
 
+def test_costs_are_told_with_their_units_and_without_inventing_any(results: Results) -> None:
+    tables = re.findall(r'aria-label="Costs of the variants">.*?</table>', html.render(results), re.DOTALL)
+    heads, *lines = [
+        [flat(Page(cell).text) for cell in re.findall(r"<t[hd].*?</t[hd]>", row)]
+        for row in re.findall("<tr>.*?</tr>", tables[0])
+    ]
+    told = {line[0]: dict(zip(heads, line, strict=True)) for line in lines}
+    quantized = told["resnet20 / static_quantization / handwritten"]
+    assert quantized["latency"] == "0.412 ms, 0.666 [0.65, 0.68] of reference"
+    assert (quantized["compression (deflated)"], quantized["bits a parameter (deflated)"]) == ("3.6x", "8.32")
+    assert (quantized["peak memory"], quantized["MACs"]) == ("1.25 MB", "not measured")
+    reference = told["resnet20 / none / handwritten"]
+    assert (reference["latency"], reference["peak memory"], reference["MACs"]) == ("not measured",) * 2 + ("40.6 M",)
+
+
 @pytest.mark.parametrize("name", ["results", "selection", "single"])
 def test_links_lead_to_ids_that_exist_once(name: str, request: pytest.FixtureRequest) -> None:
     results: Results = request.getfixturevalue(name)

@@ -140,11 +140,26 @@ def test_a_failure_whose_waiver_expired_says_so(single: Results) -> None:
 
 def test_costs(results: Results) -> None:
     table = rows(section(markdown.render(results), "Costs"))
-    assert table[2] == [
-        "resnet20 / none / handwritten", "torch", "320.4 kB", "100.0 %", "292.2 kB", "78,042", "100.0 %", "40.6 M",
-        "not measured",
+    assert table[0] == [
+        "variant", "format", "size", "of reference", "deflated", "compression (deflated)", "parameters", "nonzero",
+        "bits a parameter (deflated)", "MACs", "latency", "peak memory",
     ]  # fmt: skip
-    assert table[6][2:4] == ["104.6 kB", "32.6 %"]
+    assert table[2] == [
+        "resnet20 / none / handwritten", "torch", "320.4 kB", "100.0 %", "292.2 kB", "1x", "78,042", "100.0 %", "30",
+        "40.6 M", "not measured", "not measured",
+    ]  # fmt: skip
+    assert table[4][5] == "not measured"
+    assert table[6][2:] == [
+        "104.6 kB", "32.6 %", "81.2 kB", "3.6x", "78,042", "100.0 %", "8.32", "not measured",
+        "0.412 ms, 0.666 [0.65, 0.68] of reference", "1.25 MB",
+    ]  # fmt: skip
+
+
+def test_what_cannot_be_counted_is_not_measured(results: Results) -> None:
+    unknown = {"format": "litert", "parameters": None, "nonzero_parameters": None, "effective_bits": None}
+    first = replace(results.variants[0], **unknown)
+    table = rows(section(markdown.render(replace(results, variants=(first,))), "Costs"))
+    assert (table[2][1], table[2][6:9]) == ("litert", ["not measured"] * 3)
 
 
 def test_provenance_tells_how_to_run_it_again(results: Results) -> None:

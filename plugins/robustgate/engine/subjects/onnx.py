@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
 from torch import Tensor, nn
 
@@ -13,7 +15,7 @@ from robustgate.core.components import Reading
 from robustgate.core.errors import ModelError
 from robustgate.engine.subjects.file import FileSubject, check_ends
 from robustgate.engine.subjects.reading import Encoding, Read
-from robustgate.twin.graph import Twin
+from robustgate.twin.graph import Twin, takes_ranges
 
 TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8", "tensor(int8)": "int8"}
 
@@ -46,6 +48,8 @@ class OnnxSubject(FileSubject):
         self.encoding, self.decoding = (Encoding(dtype=np.dtype(TYPES[end.type])) for end in (inputs[0], outputs[0]))
         # A size that varies is a name or None; a file that names no sizes at all has an empty list.
         sizes = tuple(size if isinstance(size, int) and size > 0 else None for size in inputs[0].shape)
+        if sizes and sizes[0] is None and takes_ranges(onnx.load(path, load_external_data=False).graph):
+            sizes = (1, *sizes[1:])  # otherwise an image's answer would depend on its neighbours
         super().__init__(path, name, device, reading or Reading(), sizes or None)
         self._twin: nn.Module | None = None
 
@@ -66,5 +70,7 @@ class OnnxSubject(FileSubject):
                 twin = Twin.from_file(self.path)
             except ModelError as error:
                 raise self.without_gradient(error) from error
-            self._twin = Read(twin, self.passage).to(self.device).eval()
+            # The twin itself knows how many images go together, and runs many such batches at once.
+            shape = None if self.passage.shape is None else (None, *self.passage.shape[1:])
+            self._twin = Read(twin, replace(self.passage, shape=shape)).to(self.device).eval()
         return self._twin
