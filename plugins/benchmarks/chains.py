@@ -79,9 +79,15 @@ fp_11M.steps = [{ method = "filter_pruning", parameters = "11.19M" }]
 fp_4M.steps = [{ method = "filter_pruning", parameters = "4.51M" }]
 """
 SEARCH = """
-searched.steps = [{ method = "width_search", build = "robustgate.zoo:cifar_resnet", parameters = "100k", trials = 3,
-  args = { depth = 20, num_classes = 10 }, search = { widths = [[8, 12], [16, 24], [32, 48]] },
-  proxy = { epochs = 1 }, training = { epochs = 1 } }]
+[[compressions.searched.steps]]
+method = "width_search"
+build = "robustgate.zoo:cifar_resnet"
+args = { depth = 20, num_classes = 10 }
+search = { widths = [[8, 12], [16, 24], [32, 48]] }
+parameters = "100k"
+trials = 3
+proxy = { epochs = 1 }
+training = { epochs = 1 }
 """
 
 

@@ -16,6 +16,7 @@ from robustgate.config import find, load
 from robustgate.core.errors import RobustgateError, listing, nearest
 from robustgate.core.records import REFERENCE
 from robustgate.engine.plan import Plan, make_plan
+from robustgate.engine.results import rules_of
 
 app = typer.Typer(
     help="Is the compressed model still robust? A pytest gate for compressed vision models.",
@@ -59,8 +60,9 @@ def plan(config: ConfigOption = None, policy: PolicyOption = None, names: bool =
         for case in made.cases:
             typer.echo(f"test_{case.shift.kind}[{case.name}]")
         for variant in made.variants:
-            if variant.name in made.run_rules:
-                typer.echo(f"test_cost[{variant.name}]")
+            for kind in ("cost", "latency"):
+                if rules_of(kind, made.run_rules.get(variant.name, ())):
+                    typer.echo(f"test_{kind}[{variant.name}]")
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

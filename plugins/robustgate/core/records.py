@@ -248,6 +248,7 @@ class RunRecord:
     seconds: float
     seed: int
     device: str
+    processor: str
     policy: str
     confidence: float
     versions: dict[str, str]

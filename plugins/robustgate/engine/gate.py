@@ -30,6 +30,7 @@ from robustgate.engine.latency import Rounds, one_by_one, time_in_turn
 from robustgate.engine.measure import Outcome, Progress, measure_adversarial, measure_natural
 from robustgate.engine.memory import UNMEASURED, Probe, peak_memory
 from robustgate.engine.plan import Plan
+from robustgate.engine.processor import processor
 from robustgate.engine.results import rules_of
 from robustgate.engine.store import SEAL, Store, code_version
 from robustgate.engine.subjects import Subject, fingerprint
@@ -194,6 +195,8 @@ class Gate:
             "severity": case.shift.severity,
             "seed": self._seed(case),
             "device": self.device.type,
+            # Moved to a machine whose 8-bit products are otherwise, a cache does not speak for it.
+            "processor": processor(),
             "threads": self.plan.configuration.gate.threads,
             "code": code_version(),
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,9 @@ def component_identity(component: object) -> Any:
     """Return what a component is, for a key: its class, its source, its fields."""
     if not is_dataclass(component):
         return repr(component)
-    fields = {name: _plain(getattr(component, name)) for name in component.__dataclass_fields__}
+    parameters = {name: _plain(getattr(component, name)) for name in (field.name for field in fields(component))}
     kind = type(component)
-    return {"class": f"{kind.__module__}:{kind.__qualname__}", "source": source_of(kind), "fields": fields}
+    return {"class": f"{kind.__module__}:{kind.__qualname__}", "source": source_of(kind), "fields": parameters}
 
 
 def parameters_of(component: Any) -> Any:

@@ -36,6 +36,7 @@ class Circumstances:
     started: datetime
     seconds: float
     device: str
+    processor: str
     versions: Mapping[str, str]
 
 
@@ -71,6 +72,7 @@ def assemble(
             seconds=round(circumstances.seconds, 1),
             seed=configuration.gate.seed,
             device=circumstances.device,
+            processor=circumstances.processor,
             policy=plan.policy.name,
             confidence=plan.policy.confidence,
             versions={"python": platform.python_version(), **circumstances.versions},

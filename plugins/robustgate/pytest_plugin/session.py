@@ -20,6 +20,7 @@ from robustgate.core.errors import ConfigurationError
 from robustgate.core.records import Case, CaseResult, Finding, Results, Variant, VariantRecord, Verdict
 from robustgate.engine.explain import explain
 from robustgate.engine.plan import Plan, make_plan
+from robustgate.engine.processor import processor
 from robustgate.engine.results import Circumstances, assemble, key, rules_of, shown_path, unmeasured
 from robustgate.engine.store import code_version
 from robustgate.pytest_plugin import MARKERS, SUITE, option
@@ -243,6 +244,7 @@ class GateSession:
             started=self.began,
             seconds=time.perf_counter() - self.clock,
             device=", ".join(sorted(devices)) or "none",
+            processor=processor(),
             versions=code_version(),
         )
         cases = [note.case for note in self.notes if note.case]

@@ -216,6 +216,7 @@ def facts(results: Results) -> list[tuple[str, str]]:
         ("started", run.started),
         ("took", figures.duration(run.seconds)),
         ("device", run.device),
+        ("processor", run.processor),
         ("seed", str(run.seed)),
         ("policy", run.policy),
         ("confidence", figures.level(run.confidence)),

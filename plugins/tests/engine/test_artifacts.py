@@ -192,7 +192,9 @@ def test_a_quantized_weight_is_zero_at_its_zero_point(tmp_path: Path) -> None:
         onnx.helper.make_node("Gemm", ["x", "w"], ["y"], transB=1),
     ]
     x, y = (onnx.helper.make_tensor_value_info(name, 1, [1, size]) for name, size in (("x", 4), ("y", 1)))
-    onnx.save(onnx.helper.make_model(onnx.helper.make_graph(nodes, "net", [x], [y], initializers)), tmp_path / "model.onnx")
+    onnx.save(
+        onnx.helper.make_model(onnx.helper.make_graph(nodes, "net", [x], [y], initializers)), tmp_path / "model.onnx"
+    )
     facts = file_facts(tmp_path / "model.onnx", "onnx", None, torch.empty(0))
     assert (facts["parameters"], facts["nonzero_parameters"]) == (4, 2)
 

@@ -44,7 +44,9 @@ def run(
     selected: Collection[tuple[str, str]] | None = None,
     variants: Collection[VariantRecord] = (),
 ) -> Results:
-    circumstances = Circumstances(id="r", started=NOON, seconds=1.26, device="cpu", versions={"torch": "2.10"})
+    circumstances = Circumstances(
+        id="r", started=NOON, seconds=1.26, device="cpu", processor="x86_64", versions={"torch": "2.10"}
+    )
     chosen = cases.keys() if selected is None else selected
     return assemble(plan, cases, variants, findings, chosen, circumstances)
 

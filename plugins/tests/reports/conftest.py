@@ -211,6 +211,7 @@ def build() -> Results:
         device="cpu",
         policy="digits",
         confidence=0.99,
+        processor="x86_64 avx512_vnni",
         versions={"robustgate": "0.1.0", "python": "3.11.7", "torch": "2.10.0", "onnxruntime": "1.23.2"},
         config="fixtures/robustgate.toml",
         config_sha256="fedcba9876543210" * 4,
