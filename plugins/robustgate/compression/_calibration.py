@@ -26,14 +26,16 @@ class CalibratedQuantizer:
 
     The ranges are taken from at most `calibration_images` of the source domain's calibration split, spread evenly
     over it (many data sets are stored class by class): their extremes, or a percentile (99.999), or the range that
-    loses least information (`calibration`). `reduce_range` leaves weights one bit of room: the advice of ONNX Runtime
-    for processors without VNNI, where 8-bit products may saturate.
+    loses least information (`calibration`). `reduce_range` leaves weights one bit of room, so that the file answers
+    alike on every processor: on those without VNNI, ONNX Runtime's products of uint8 and full int8 saturate (the
+    published ResNet-20 for CIFAR-10 then loses a point, and agrees with its twin on 97 % of the images instead of
+    99.8). Where the device is known to be exact, the bit can be had back.
     """
 
     calibration_images: int = 200
     calibration: Literal["minmax", "percentile", "entropy"] = "minmax"
     activations: Literal["uint8", "int8"] = "uint8"
-    reduce_range: bool = False
+    reduce_range: bool = True
 
     def __post_init__(self) -> None:
         if self.calibration_images < 1:

@@ -29,8 +29,7 @@ class StaticQuantization(CalibratedQuantizer):
     The ranges of activations are taken from at most `calibration_images` of the source domain's calibration split,
     spread evenly over it (many data sets are stored class by class): their extremes, or a percentile (99.999), or the
     range that loses least information (`calibration`). `per_channel` gives each filter its own scale. `reduce_range`
-    leaves weights one bit of room: the advice of ONNX Runtime for processors without VNNI, where 8-bit products may
-    saturate.
+    leaves weights one bit of room, so that the file answers alike on processors with and without VNNI.
 
     Zero is a code of its own, so zeros stay zero. Clusters of a layer stay clusters of its codes: one step for the
     whole layer, and a batch normalisation's factors in the scales of its channels. Where such a factor is negative

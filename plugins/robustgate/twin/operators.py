@@ -141,6 +141,7 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
         "Flatten": shapes.flatten,
         "Floor": rounding(torch.floor),
         "Gather": shapes.gather,
+        "GatherND": shapes.gather_nd,
         "Gelu": activations.gelu,
         "Gemm": gemm,
         "GlobalAveragePool": unary(lambda x: x.mean(tuple(range(2, x.dim())), keepdim=True)),

@@ -129,6 +129,15 @@ def gather(data: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
     return data.index_select(axis, rows).reshape(*data.shape[:axis], *indices.shape, *data.shape[axis + 1 :])
 
 
+def gather_nd(data: Tensor, indices: Tensor, *, batch_dims: int = 0) -> Tensor:
+    """GatherND without batch axes: the last axis of `indices` names a place in the first axes of `data`."""
+    if batch_dims:
+        raise ModelError(f"gathers along batch axes (batch_dims = {batch_dims})")
+    places = indices.long().to(data.device)
+    sizes = torch.tensor(data.shape[: places.shape[-1]], device=data.device)
+    return data[torch.where(places < 0, places + sizes, places).unbind(-1)]
+
+
 def squeeze(data: Tensor, axes: Integers | None = None) -> Tensor:
     """Squeeze the axes named, or all of size 1."""
     dims = listed(axes)

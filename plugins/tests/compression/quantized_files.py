@@ -78,8 +78,6 @@ def quantize(network: Network, folder: Path, images: np.ndarray | None = None, *
 def logits_of_file(path: Path, images: Tensor, batch: int = 100) -> np.ndarray:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    # Processors without VNNI add 8-bit products in 16 bits, where they may saturate: it is the file that is tested.
-    options.add_session_config_entry("session.x64quantprecision", "1")
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     (name,) = (entry.name for entry in session.get_inputs())
     return np.concatenate([session.run(None, {name: part.numpy()})[0] for part in images.split(batch)])

@@ -210,6 +210,8 @@ OPERATORS: list[tuple[str, dict[str, Any], list[np.ndarray | None], tuple[int, .
     ("Gather", {"axis": 1}, [ints(2, 0, -1, 2)], SHAPE, 18),
     ("Gather", {"axis": -1}, [np.array([[1, -8], [7, 0]], np.int32)], SHAPE, 18),
     ("Gather", {"axis": 2}, [np.array(-1, np.int64)], SHAPE, 18),
+    ("GatherND", {}, [ints(1, 0, 0, 2, 1, -1).reshape(3, 2)], SHAPE, 18),
+    ("GatherND", {}, [ints(0, 2, 6, 7, 1, 0, 3, -2).reshape(2, 1, 4)], SHAPE, 18),
     ("Squeeze", {"axes": [1, -1]}, [], (2, 1, 3, 1), 11),
     ("Squeeze", {}, [ints(1)], (2, 1, 3, 1), 18),
     ("Squeeze", {}, [], (2, 1, 3, 1), 18),
