@@ -230,8 +230,8 @@ def test_a_quantized_resnet_has_the_weights_of_its_folded_convolutions(tiny) -> 
     zeros = 0
     for weight in [*(layer.weight for layer in convolutions), module.linear.weight]:
         rows = weight.detach().flatten(1).abs()
-        # One scale a filter, of its largest weight; batch normalisation scales a filter as a whole.
-        zeros += int((rows < 0.5 * rows.amax(dim=1, keepdim=True) / 127).sum()) + 27 * int(not rows[0].any())
+        # One scale a filter, of its largest weight and seven bits; batch normalisation scales a filter as a whole.
+        zeros += int((rows < 0.5 * rows.amax(dim=1, keepdim=True) / 64).sum()) + 27 * int(not rows[0].any())
     assert found.nonzero_parameters == total - zeros
 
 
