@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,6 +130,8 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TinyProject:
         labels = (levels > 127).astype(np.int64)
         np.savez(tmp_path / f"{name}.npz", images=images, labels=labels, classes=np.array(["dark", "bright"]))
     (tmp_path / "tiny_network.py").write_text(TINY_NETWORK)
+    # Another test of this process may have imported its own.
+    monkeypatch.delitem(sys.modules, "tiny_network", raising=False)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.chdir(tmp_path)
