@@ -20,7 +20,9 @@ from torch import Tensor, nn
 
 from robustgate.core.budget import Budget
 from robustgate.core.components import Attack, Corruption
+from robustgate.engine.arena import Arena, Batch
 from robustgate.engine.draws import SampleDraws
+from robustgate.engine.ledger import Ledger
 from robustgate.engine.subjects import CountedTarget, TorchSubject
 
 COUNT, SIDE = 24, 16
@@ -64,43 +66,63 @@ class AttackContract(ComponentContract):
         """The attack under test."""
         raise NotImplementedError("override the fixture 'attack'")
 
-    def attacked(self, attack: Attack, rows: slice) -> tuple[Tensor, Tensor, TorchSubject]:
-        """Attack some of the pictures on a small convolutional network; return them before and after."""
+    def attacked(self, attack: Attack, *, size: int = COUNT) -> tuple[Tensor, Ledger, TorchSubject]:
+        """Attack the pictures on a small convolutional network, `size` at once; return them and what was found."""
         with torch.random.fork_rng():
             torch.manual_seed(0)
             layers = (nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(128, 3))
             subject = TorchSubject(nn.Sequential(*layers), torch.device("cpu"))
-        images = pictures()[rows]
+        images, everyone = pictures(), torch.arange(COUNT)
         labels = subject.logits(images).argmax(dim=1)
-        target = CountedTarget(subject, 3, type(attack).__name__)
-        return images, attack.run(target, images.clone(), labels, SampleDraws(range(COUNT)[rows])), subject
+        budget = Budget(attack.norm, attack.eps)
+        found = Ledger(images, labels, budget, minimizes=attack.minimizes)
+        batches = (
+            Batch(numbers=rows, images=images[rows], labels=labels[rows], seeds=rows.tolist())
+            for rows in torch.split(everyone, size)
+        )
+
+        def finished(batch: Batch, ledger: Ledger) -> None:
+            found.points[batch.numbers], found.norms[batch.numbers] = ledger.points, ledger.norms
+            found.predictions[batch.numbers] = ledger.predictions
+
+        Arena(CountedTarget(subject, 3, type(attack).__name__), attack, size=2 * size).fight(batches, finished)
+        return images, found, subject
 
     def test_component(self, attack: Attack) -> None:
         """It is a frozen, keyword-only dataclass with a norm and a budget."""
         self.check(attack)
-        expect(attack.norm in ("linf", "l2"), f"norm must be 'linf' or 'l2', it is {attack.norm!r}")
+        expect(attack.norm in ("linf", "l2", "l0"), f"norm must be 'linf', 'l2' or 'l0', it is {attack.norm!r}")
+        for name in ("needs_gradient", "minimizes"):
+            expect(isinstance(getattr(attack, name, None), bool), f"{name} must be True or False")
 
     def test_budget_and_range(self, attack: Attack) -> None:
-        """What it gives back lies within its budget and in [0, 1]."""
-        images, found, _ = self.attacked(attack, slice(None))
-        expect(found.shape == images.shape, f"the shape became {tuple(found.shape)}")
-        largest = float(Budget(attack.norm, attack.eps).size(found - images).max())
-        expect(largest <= attack.eps + 1e-5, f"a perturbation of {largest:g} exceeds eps {attack.eps:g}")
-        expect(float(found.min()) >= 0 and float(found.max()) <= 1, "an image left [0, 1]")
+        """What it finds is adversarial, in [0, 1], of the norm that is told and, under a fixed budget, within it."""
+        images, found, subject = self.attacked(attack)
+        sizes = Budget(attack.norm, attack.eps).size(found.points - images)
+        has_one = found.norms.isfinite()
+        expect(bool(has_one.any()), "it found nothing at all: give it a budget at which some of the pictures fall")
+        expect(bool((sizes - found.norms)[has_one].abs().max() <= 1e-6), "a norm is not that of its point")
+        if not attack.minimizes:
+            largest = float(sizes.max())
+            expect(largest <= attack.eps + 1e-6, f"a perturbation of {largest:g} exceeds eps {attack.eps:g}")
+        expect(float(found.points.min()) >= 0 and float(found.points.max()) <= 1, "an image left [0, 1]")
+        decided = subject.logits(found.points).argmax(dim=1)
+        expect(bool((decided == found.predictions)[has_one].all()), "a point does not fool as it is told to")
 
     def test_batches(self, attack: Attack) -> None:
         """A sample's result does not depend on the batch that it is in."""
-        _, whole, _ = self.attacked(attack, slice(None))
-        parts = [self.attacked(attack, slice(at, at + 7))[1] for at in range(0, COUNT, 7)]
-        difference = float((torch.cat(parts) - whole).abs().max())
-        expect(difference <= 1e-5, f"batches of 7 and of {COUNT} differ by {difference:g}")
+        _, whole, _ = self.attacked(attack)
+        for size in (1, 7):
+            _, parts, _ = self.attacked(attack, size=size)
+            difference = float((parts.points - whole.points).abs().max())
+            expect(difference <= 1e-5, f"batches of {size} and of {COUNT} differ by {difference:g}")
 
     def test_leaves_no_trace(self, attack: Attack) -> None:
         """The model's mode and gradients and the global random stream are as they were."""
         before = torch.random.get_rng_state()
-        _, found, subject = self.attacked(attack, slice(None))
+        _, found, subject = self.attacked(attack)
         expect(torch.equal(torch.random.get_rng_state(), before), "the global random stream moved")
-        expect(not found.requires_grad, "the result requires a gradient")
+        expect(not found.points.requires_grad, "the result requires a gradient")
         expect(not subject.module.training, "the model was left in train mode")
         expect(all(one.grad is None for one in subject.module.parameters()), "parameters were left with gradients")
 

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from robustgate.attacks.fgsm import Fgsm
+from robustgate.core.components import Query
+from robustgate.core.losses import cross_entropy
 from robustgate.corruptions.contrast import Contrast
 from robustgate.testing import AttackContract, CorruptionContract, pictures
 
@@ -20,30 +22,36 @@ class Faulty:
     """An attack that does what its `fault` says."""
 
     needs_gradient: ClassVar[bool] = False
+    minimizes: ClassVar[bool] = False
     norm: str = "linf"
     eps: float = 0.01
     fault: str = ""
 
-    def run(self, target, images, labels, draws):
-        if self.fault == "budget":
-            return (images + 2 * self.eps).clamp(0, 1)
-        if self.fault == "batch":
-            return images + self.eps * images.mean() / 2
+    def run(self, images, labels, draws, target):
+        if self.fault == "nothing":
+            return
         if self.fault == "stream":
             torch.rand(1)
         if self.fault == "mode":
             target.subject.module.train()
-        return images.requires_grad_() if self.fault == "gradient" else images
+        rows = torch.arange(len(images))
+        answer = yield Query(rows, images, cross_entropy(labels))
+        if self.fault == "gradient":
+            with torch.enable_grad():
+                next(target.subject.module.parameters()).requires_grad_()
+                target.subject.module(images).sum().backward()
+        push = answer.gradient.mean(dim=0, keepdim=True) if self.fault == "batch" else answer.gradient
+        yield Query(rows, images + self.eps * push.sign())
 
 
 @pytest.mark.parametrize(
     ("fault", "test", "complaint"),
     [
-        ("budget", "test_budget_and_range", "exceeds eps"),
-        ("batch", "test_batches", "batches of 7 and of 24 differ"),
+        ("nothing", "test_budget_and_range", "found nothing"),
+        ("batch", "test_batches", "batches of 1 and of 24 differ"),
         ("stream", "test_leaves_no_trace", "random stream moved"),
         ("mode", "test_leaves_no_trace", "left in train mode"),
-        ("gradient", "test_leaves_no_trace", "requires a gradient"),
+        ("gradient", "test_leaves_no_trace", "left with gradients"),
     ],
 )
 def test_a_faulty_attack_breaks_the_contract(fault: str, test: str, complaint: str) -> None:

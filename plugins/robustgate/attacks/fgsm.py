@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from robustgate.core.components import Query
+from robustgate.core.losses import cross_entropy
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from robustgate.core.components import AttackTarget, Draws
+    from robustgate.core.components import AttackTarget, Draws, Walk
 
 __all__ = ["Fgsm"]
 
@@ -18,6 +21,7 @@ class Fgsm:
     """One step of the whole budget along the sign of the cross-entropy's gradient (linf)."""
 
     needs_gradient: ClassVar[bool] = True
+    minimizes: ClassVar[bool] = False
     norm: ClassVar[Literal["linf"]] = "linf"
 
     eps: float
@@ -26,9 +30,10 @@ class Fgsm:
         if not 0 < self.eps <= 1:
             raise ValueError(f"eps must be in (0, 1], in [0, 1] units, got {self.eps:g}")
 
-    def run(self, target: AttackTarget, images: Tensor, labels: Tensor, draws: Draws) -> Tensor:  # noqa: ARG002
-        """Return the perturbed images (N, 3, H, W)."""
-        from torch.nn import functional
+    def run(self, images: Tensor, labels: Tensor, draws: Draws, target: AttackTarget) -> Walk:  # noqa: ARG002
+        """Ask for the gradient at the images, then about the end of the step."""
+        import torch
 
-        _, gradient = target.gradient(images, lambda logits: functional.cross_entropy(logits, labels, reduction="none"))
-        return (images + self.eps * gradient.sign()).clamp(0, 1)
+        rows = torch.arange(len(images), device=images.device)
+        answer = yield Query(rows, images, cross_entropy(labels))
+        yield Query(rows, (images + self.eps * answer.gradient.sign()).clamp(0, 1))

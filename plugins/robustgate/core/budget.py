@@ -10,30 +10,50 @@ from robustgate.core.components import Draws, Norm
 if TYPE_CHECKING:
     from torch import Tensor
 
+# What float32 arithmetic may add to a perturbation that lies on the edge of its budget.
+TOLERANCE = 1e-6
+
 
 @dataclass(frozen=True)
 class Budget:
-    """All images in [0, 1] whose distance from a given one is at most `eps` in `norm`."""
+    """All images in [0, 1] whose distance from a given one is at most `eps` in `norm`.
+
+    l0 counts the values (of H x W x 3) that differ, as a share of all.
+    """
 
     norm: Norm
     eps: float
 
     def project(self, points: Tensor, centres: Tensor) -> Tensor:
-        """Return the nearest points (N, C, H, W) of the balls around `centres`, clipped to [0, 1]."""
+        """Return the nearest points (N, C, H, W) of the balls around `centres`, clipped to [0, 1].
+
+        In l0: the largest changes are kept, as many as there may be.
+        """
         offset = points - centres
         if self.norm == "linf":
             offset = offset.clamp(-self.eps, self.eps)
-        else:
+        elif self.norm == "l2":
             offset = offset * (self.eps / self.size(offset).clamp_min(1e-20)).clamp_max(1)[:, None, None, None]
+        else:
+            allowed = int(self.eps * offset[0].numel() + TOLERANCE)
+            order = offset.abs().flatten(1).argsort(dim=1, descending=True, stable=True)[:, :allowed]
+            kept = offset.flatten(1).gather(1, order)
+            offset = offset.flatten(1).mul(0).scatter(1, order, kept).view_as(offset)
         return (centres + offset).clamp(0, 1)
 
     def size(self, offset: Tensor) -> Tensor:
         """Return the norm (N,) of each perturbation."""
         flat = offset.flatten(1)
-        return flat.abs().amax(dim=1) if self.norm == "linf" else flat.norm(dim=1)
+        if self.norm == "linf":
+            return flat.abs().amax(dim=1)
+        return flat.norm(dim=1) if self.norm == "l2" else (flat != 0).float().mean(dim=1)
+
+    def contains(self, sizes: Tensor) -> Tensor:
+        """Say which norms (N,) are within the budget, but for what float32 arithmetic may add."""
+        return sizes <= self.eps + TOLERANCE
 
     def direction(self, gradient: Tensor) -> Tensor:
-        """Return the steepest ascent of unit norm (N, C, H, W); zeros where the gradient is zero."""
+        """Return the steepest ascent of unit norm (N, C, H, W), linf or l2; zeros where the gradient is zero."""
         if self.norm == "linf":
             return gradient.sign()
         # Scaled first: the squares of a saturated network's tiny gradients are zero in float32.
@@ -41,7 +61,7 @@ class Budget:
         return gradient / self.size(gradient).clamp_min(1e-20)[:, None, None, None]
 
     def random_point(self, centres: Tensor, draws: Draws) -> Tensor:
-        """Return a point drawn uniformly from each ball, clipped to [0, 1]."""
+        """Return a point drawn uniformly from each ball, linf or l2, clipped to [0, 1]."""
         shape = centres.shape[1:]
         if self.norm == "linf":
             return (centres + self.eps * (2 * draws.uniform(*shape) - 1)).clamp(0, 1)

@@ -8,7 +8,7 @@ Images are float32 tensors (N, 3, H, W), RGB, in [0, 1]. Normalisation is part o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from robustgate.core.records import VariantRecord
 
 Split = Literal["train", "calibration", "test", "whole"]
-Norm = Literal["linf", "l2"]
+Norm = Literal["linf", "l2", "l0"]
 
 ConstraintKind = Literal["zeros", "clusters", "quantizers"]
 
@@ -78,41 +78,78 @@ class Corruption(Protocol):
         """Return the corrupted images, same shape; the engine clips them to [0, 1] and truncates to 8 bits."""
 
 
+Loss = Callable[["Tensor"], "Tensor"]
+"""Maps logits (n, classes) to one value a sample (n,), or to K values (n, K) where K gradients are wanted."""
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """What an attack asks: the variant's answer to one point for each of some of its samples.
+
+    `rows` (n,) int64 index the images that the attack was given, each at most once; `points` (n, 3, H, W) lie in
+    [0, 1]. Without a `loss` only logits are asked for.
+    """
+
+    rows: Tensor
+    points: Tensor
+    loss: Loss | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """The variant's answer to a query.
+
+    `logits` (n, classes). `gradient` of the summed loss to the points: (n, 3, H, W), or (n, K, 3, H, W) for a loss of
+    K values, and empty without one. `adversarial` (n,): the artifact itself misclassifies the point. `settled` (n,):
+    nothing more is needed for this sample, and its gradient may be left zero; under a fixed budget that is a point
+    within it that fooled.
+    """
+
+    logits: Tensor
+    gradient: Tensor
+    adversarial: Tensor
+    settled: Tensor
+
+
+Walk = Generator[Query, Answer, None]
+"""An attack at work on a batch: it yields queries, and is sent the answer to each.
+
+The engine keeps, for each sample, the best point that was ever asked about, so that a walk has nothing to give back.
+It puts the queries of several walks together into one full batch: a sample that an attack asks no more about costs
+nothing.
+"""
+
+
 class AttackTarget(Protocol):
-    """The variant under attack, as an attack may use it. Every call is counted."""
+    """The variant under attack, as an attack may see it beside its answers."""
 
     @property
     def classes(self) -> int:
         """Number of classes."""
 
-    def logits(self, images: Tensor) -> Tensor:
-        """Return the artifact's logits (N, classes); no gradient flows."""
-
-    def gradient(self, images: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the artifact's logits (N, classes) and the gradient of ``loss(logits).sum()`` to `images`.
-
-        `loss` maps logits (N, classes) to one value a sample (N,). Where the artifact has no gradient, its
-        differentiable twin gives it, and the logits are still the artifact's own.
-        """
+    def module(self) -> nn.Module:
+        """Return the variant as a torch module, for a library that must call it itself; its calls are counted."""
 
 
 class Attack(Protocol):
     """A component of attacks/."""
 
     needs_gradient: ClassVar[bool]
+    minimizes: ClassVar[bool]
+    """Whether it looks for each sample's smallest perturbation, or for any within `eps`."""
 
     @property
     def norm(self) -> Norm:
-        """The norm that bounds the perturbation."""
+        """The norm that measures the perturbation."""
 
     @property
     def eps(self) -> float:
-        """The budget, in [0, 1] units."""
+        """The budget, in [0, 1] units; for l0 the share of the values that may change."""
 
-    def run(self, target: AttackTarget, images: Tensor, labels: Tensor, draws: Draws) -> Tensor:
-        """Return for each image the best perturbed one found within the budget, or the image itself.
+    def run(self, images: Tensor, labels: Tensor, draws: Draws, target: AttackTarget) -> Walk:
+        """Attack `images` (N, 3, H, W), all classified as their `labels` (N,) say: ask, and go where it leads.
 
-        The engine projects to the budget, clips to [0, 1] and itself counts success on the artifact.
+        The engine clips what is asked about to [0, 1], measures its norm, and itself counts success on the artifact.
         """
 
 

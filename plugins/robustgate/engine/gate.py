@@ -21,13 +21,14 @@ from robustgate.core.errors import ConfigurationError
 from robustgate.core.files import write_whole
 from robustgate.core.records import REFERENCE, Case, CaseResult, Finding, Variant, VariantRecord
 from robustgate.core.seeds import derive
+from robustgate.engine.adversarial import measure_adversarial
 from robustgate.engine.artifacts import Foundry
 from robustgate.engine.bench import isolated
 from robustgate.engine.data import Library, as_tensor
 from robustgate.engine.identity import component_identity
 from robustgate.engine.judge import Counted, judge_case, judge_variant
 from robustgate.engine.latency import Rounds, one_by_one, time_in_turn
-from robustgate.engine.measure import Outcome, Progress, measure_adversarial, measure_natural
+from robustgate.engine.measure import Outcome, Progress, measure_natural
 from robustgate.engine.memory import UNMEASURED, Probe, peak_memory
 from robustgate.engine.plan import Plan
 from robustgate.engine.processor import processor

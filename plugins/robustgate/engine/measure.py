@@ -12,29 +12,39 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from robustgate.core.budget import Budget
-from robustgate.core.components import Attack, Corruption, Samples
+from robustgate.core.components import Corruption, Samples
 from robustgate.core.errors import MeasurementError
 from robustgate.core.seeds import derive
 from robustgate.engine.data import as_tensor
 from robustgate.engine.draws import SampleDraws
-from robustgate.engine.subjects import CountedTarget, Subject, check_logits
+from robustgate.engine.subjects import Subject, check_logits
 
-# Fixed, not a setting: a batch's size can change the last bit of a sum.
-BATCH = 256
-# What float32 arithmetic may add to a perturbation that lies on the edge of its budget.
-TOLERANCE = 1e-5
+# Larger ones are no faster: what they hold no longer fits a processor's caches.
+BATCH = 128
+# A batch of larger images holds fewer: what they need in a network's memory grows with their pixels.
+PIXELS = 32 * 224 * 224
+
+ARRAYS = ("labels", "predictions", "norms", "queries", "gradients", "examples")
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What happened to each of N samples, in the order of their split. `details` is JSON."""
+    """What happened to each of N samples, in the order of their split. `details` is JSON.
+
+    Under attack: `norms` (N,) of each sample's smallest adversarial perturbation found, infinite where none was, zero
+    where the sample was wrong already; `queries` and `gradients` (N,) spent on it; `examples` (N,) its place in
+    examples.npy, -1 where none is kept.
+    """
 
     labels: NDArray[np.int64]
     predictions: NDArray[np.int64]
     details: dict[str, Any]
+    norms: NDArray[np.float32] | None = None
+    queries: NDArray[np.int64] | None = None
+    gradients: NDArray[np.int64] | None = None
+    examples: NDArray[np.int64] | None = None
 
     @property
     def correct(self) -> NDArray[np.bool_]:
@@ -43,13 +53,20 @@ class Outcome:
 
     def save(self, path: Path) -> None:
         """Write the samples' outcomes as .npz of plain arrays."""
-        np.savez_compressed(path, labels=self.labels, predictions=self.predictions)
+        arrays = {name: getattr(self, name) for name in ARRAYS}
+        np.savez_compressed(path, **{name: array for name, array in arrays.items() if array is not None})
 
     @staticmethod
     def load(path: Path, details: dict[str, Any]) -> Outcome:
         """Read what `save` wrote."""
         with np.load(path, allow_pickle=False) as arrays:
-            return Outcome(labels=arrays["labels"], predictions=arrays["predictions"], details=details)
+            return Outcome(**{name: arrays[name] for name in ARRAYS if name in arrays}, details=details)
+
+
+def batch_size(samples: Samples) -> int:
+    """Return how many images go through a network at once: 128, or fewer large ones."""
+    height, width = samples.images.shape[1:3]
+    return max(1, min(BATCH, PIXELS // (int(height) * int(width))))
 
 
 def measure_natural(
@@ -64,14 +81,14 @@ def measure_natural(
     The corruption of an image depends on the seed and on its place in the split alone, so that every variant sees
     the same corrupted images: the drop is paired. Raises MeasurementError.
     """
-    predictions = []
-    for start in range(0, len(samples), BATCH):
-        images, labels = as_tensor(samples, slice(start, start + BATCH), subject.device)
+    predictions, size = [], batch_size(samples)
+    for start in range(0, len(samples), size):
+        images, labels = as_tensor(samples, slice(start, start + size), subject.device)
         if corruption is not None:
             images = corrupted(images, *corruption, first=start, name=name)
         logits = check_logits(subject.logits(images), len(labels), len(samples.classes), name)
         predictions.append(logits.argmax(dim=1).cpu())
-        progress(min(start + BATCH, len(samples)), len(samples))
+        progress(min(start + size, len(samples)), len(samples))
     return Outcome(labels=samples.labels, predictions=torch.cat(predictions).numpy(), details={})
 
 
@@ -82,68 +99,3 @@ def corrupted(images: Tensor, component: Corruption, severity: int, seed: int, *
     if changed.shape != images.shape or not changed.isfinite().all():
         raise MeasurementError(f"{name}: the corruption gave {tuple(changed.shape)}, NaN or infinity")
     return changed.clamp(0, 1).mul(255).floor().div(255)
-
-
-def measure_adversarial(
-    subject: Subject, samples: Samples, name: str, progress: Progress, attack: Attack, seed: int
-) -> Outcome:
-    """Attack every sample that is classified right, and count on the artifact itself.
-
-    A sample counts as fallen when the artifact misclassifies what the attack found, projected to the budget and
-    clipped to [0, 1]; its prediction is then the wrong one. Samples that are wrong without attack count as wrong and
-    are not attacked. Raises MeasurementError.
-    """
-    target = CountedTarget(subject, len(samples.classes), name)
-    clean = _clean_logits(target, samples)
-    predictions = clean.argmax(dim=1)
-    attacked = torch.from_numpy(np.flatnonzero(predictions.cpu().numpy() == samples.labels))
-    progress(len(samples) - len(attacked), len(samples))
-    largest = 0.0
-    for start in range(0, len(attacked), BATCH):
-        rows = attacked[start : start + BATCH]
-        images, labels = as_tensor(samples, rows.numpy(), subject.device)
-        found = _attacked(target, attack, images, labels, [derive(seed, int(row)) for row in rows])
-        largest = max(largest, float(Budget(attack.norm, attack.eps).size(found - images).max()))
-        predictions[rows] = target.logits(found).argmax(dim=1)
-        progress(len(samples) - len(attacked) + start + len(rows), len(samples))
-    details: dict[str, Any] = {
-        "attacked": len(attacked),
-        "fallen": int((predictions[attacked].cpu().numpy() != samples.labels[attacked.numpy()]).sum()),
-        "largest_norm": largest,
-        "queries": target.queries,
-        "gradients": target.gradients,
-    }
-    if not subject.has_own_gradient and attack.needs_gradient:
-        details |= _agreement(subject, samples, clean)
-    return Outcome(labels=samples.labels, predictions=predictions.cpu().numpy(), details=details)
-
-
-def _clean_logits(target: CountedTarget, samples: Samples) -> Tensor:
-    device = target.subject.device
-    starts = range(0, len(samples), BATCH)
-    return torch.cat([target.logits(as_tensor(samples, slice(at, at + BATCH), device)[0]) for at in starts])
-
-
-def _attacked(target: CountedTarget, attack: Attack, images: Tensor, labels: Tensor, seeds: list[int]) -> Tensor:
-    """Run an attack that is not trusted: what it gives back is checked, projected and clipped."""
-    found = attack.run(target, images.clone(), labels.clone(), SampleDraws(seeds, images.device)).detach()
-    if found.shape != images.shape or not found.isfinite().all():
-        raise MeasurementError(f"{target.name}: the attack gave {tuple(found.shape)}, NaN or infinity")
-    projected = Budget(attack.norm, attack.eps).project(found, images)
-    excess = float(Budget(attack.norm, attack.eps).size(projected - images).max()) - attack.eps
-    if excess > TOLERANCE * max(1.0, attack.eps):
-        raise MeasurementError(f"{target.name}: the perturbation exceeds eps by {excess:g}")
-    return projected
-
-
-def _agreement(subject: Subject, samples: Samples, clean: Tensor) -> dict[str, float]:
-    """Return the share of clean samples on which twin and artifact agree, and their largest logit difference."""
-    twin = subject.differentiable()
-    agree, difference = 0, 0.0
-    with torch.no_grad():
-        for start in range(0, len(samples), BATCH):
-            logits = twin(as_tensor(samples, slice(start, start + BATCH), subject.device)[0])
-            theirs = clean[start : start + BATCH]
-            agree += int((logits.argmax(dim=1) == theirs.argmax(dim=1)).sum())
-            difference = max(difference, float((logits - theirs).abs().max()))
-    return {"twin_agreement": agree / len(samples), "twin_largest_difference": difference}

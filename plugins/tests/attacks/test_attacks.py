@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from robustgate.attacks.fgsm import Fgsm
 from robustgate.attacks.pgd import Pgd
 from robustgate.core.catalog import shelf
-from robustgate.core.components import Samples
-from robustgate.engine.measure import measure_adversarial
+from robustgate.core.components import Query, Samples
+from robustgate.engine.adversarial import measure_adversarial
 from robustgate.engine.networks import Normalized
 from robustgate.engine.subjects import TorchSubject
 from robustgate.testing import AttackContract
@@ -114,12 +114,13 @@ class Cheat:
     """An attack that leaves its budget, claims everything, or gives NaN."""
 
     needs_gradient = False
+    minimizes = False
     norm = "linf"
     eps: float = 0.001
     value: float = 0.0
 
-    def run(self, target, images, labels, draws) -> Tensor:
-        return torch.full_like(images, self.value)
+    def run(self, images, labels, draws, target):
+        yield Query(torch.arange(len(images)), torch.full_like(images, self.value))
 
 
 def test_an_attack_that_leaves_its_budget_is_projected_and_counted_on_the_artifact(linear) -> None:

@@ -94,7 +94,7 @@ def test_nan_logits_are_an_error_that_names_the_case(tiny, monkeypatch: pytest.M
     import tiny_network
 
     monkeypatch.setattr(tiny_network.Net, "forward", lambda self, x: self.head(self.conv(x).mean((2, 3))) * torch.nan)
-    with pytest.raises(MeasurementError, match="tiny-none-day: NaN or infinite logits for 144 of 144 images"):
+    with pytest.raises(MeasurementError, match="tiny-none-day: NaN or infinite logits for 128 of 128 images"):
         result(open_gate(tiny.configure()), "tiny-none-day")
 
 
@@ -107,7 +107,7 @@ def test_logits_of_another_class_count_are_an_error(tiny) -> None:
         classes=np.array(["dark", "bright", "dusk"]),
     )
     with pytest.raises(
-        MeasurementError, match=r"expected logits of shape \(144, 3\), one column a class, got \(144, 2\)"
+        MeasurementError, match=r"expected logits of shape \(128, 3\), one column a class, got \(128, 2\)"
     ):
         result(open_gate(tiny.configure()), "tiny-none-day")
 

@@ -2,48 +2,99 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from robustgate.core.components import Loss
 from robustgate.core.errors import MeasurementError
 from robustgate.engine.subjects.subject import Subject, check_logits
+from robustgate.engine.subjects.swift import swift
 
 
 class CountedTarget:
-    """A subject as an attack sees it (`AttackTarget`): every call counted, every answer checked."""
+    """A subject under attack (`AttackTarget`): every call counted, every answer checked.
 
-    def __init__(self, subject: Subject, classes: int, name: str) -> None:
+    Gradients are taken through the subject's own network, or through its twin; `mixed` lets them be computed in
+    bfloat16 where torch thinks it safe. Logits that decide anything are the artifact's, in full precision.
+    """
+
+    def __init__(self, subject: Subject, classes: int, name: str, *, mixed: bool = False) -> None:
         self.subject = subject
         self.classes = classes
         self.name = name
+        self.mixed = mixed
         self.queries = 0
         self.gradients = 0
+        self._swift: nn.Module | None = None
 
     def logits(self, images: Tensor) -> Tensor:
         """Return the artifact's logits (N, classes), checked."""
         self.queries += len(images)
         return check_logits(self.subject.logits(images.detach()), len(images), self.classes, self.name)
 
-    def gradient(self, images: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the artifact's logits and the gradient of the summed loss to the images, checked."""
-        module = self.subject.differentiable()
+    def gradient(self, images: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
+        """Return logits (N, classes), of the module that gradients are taken through, and the gradients, checked.
+
+        They are (N, 3, H, W), or (N, K, 3, H, W) for a loss of K values a sample. Raises MeasurementError where none
+        flow: silently zero, they would look like perfect robustness.
+        """
+        module = self._module(images)
         self.gradients += len(images)
-        with torch.enable_grad():
-            leaf = images.detach().requires_grad_()
-            logits = module(leaf)
-            # A gradient that is silently zero would look like perfect robustness: its absence is an error.
-            gradient = None
-            if logits.requires_grad:
-                (gradient,) = torch.autograd.grad(loss(logits).sum(), leaf, allow_unused=True)
-        if gradient is None:
+        with torch.enable_grad(), self._precision(images):
+            leaf = images.detach().to(memory_format=torch.channels_last).requires_grad_()
+            logits = module(leaf).float()
+            gradients = self._flow(loss(logits), leaf) if logits.requires_grad else None
+        if gradients is None:
             raise MeasurementError(
                 f"{self.name}: a white-box attack needs gradients, and none flow from the logits to the images"
             )
-        if not gradient.isfinite().all():
+        if not gradients.isfinite().all():
             raise MeasurementError(f"{self.name}: the gradient holds NaN or infinity")
-        if self.subject.has_own_gradient:
-            self.queries += len(images)
-            return check_logits(logits.detach(), len(images), self.classes, self.name), gradient
-        return self.logits(images), gradient
+        return check_logits(logits.detach(), len(images), self.classes, self.name), gradients
+
+    def module(self) -> nn.Module:
+        """Return the module that gradients are taken through, its calls counted; the artifact where there is none."""
+        return _Watched(self)
+
+    def _module(self, images: Tensor) -> nn.Module:
+        if self._swift is None:
+            module = self.subject.differentiable()
+            self._swift = swift(module, images) if self.subject.has_own_gradient else module
+        return self._swift
+
+    def _flow(self, values: Tensor, leaf: Tensor) -> Tensor | None:
+        """Return the gradient of each column of the summed values, or None where one does not reach the images."""
+        columns = values.flatten(1).sum(dim=0) if values.dim() > 1 else values.sum()[None]
+        flows: list[Tensor] = []
+        for place, column in enumerate(columns):
+            if not column.requires_grad:
+                return None
+            (flow,) = torch.autograd.grad(column, leaf, retain_graph=place + 1 < len(columns), allow_unused=True)
+            if flow is None:
+                return None
+            flows.append(flow.contiguous())
+        return flows[0] if values.dim() == 1 else torch.stack(flows, dim=1)
+
+    def _precision(self, images: Tensor) -> AbstractContextManager[object]:
+        return torch.autocast(images.device.type, torch.bfloat16) if self.mixed else nullcontext()
+
+
+class _Watched(nn.Module):
+    """A target as a torch module: what a library calls."""
+
+    def __init__(self, target: CountedTarget) -> None:
+        super().__init__()
+        self._target = [target]  # in a list: a module would count another module's parameters as its own
+        self.inner = target.subject.differentiable()
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits (N, classes); gradients flow."""
+        (target,) = self._target
+        target.queries += len(images)
+        if images.requires_grad:
+            target.gradients += len(images)
+        logits: Tensor = self.inner(images)
+        return check_logits(logits, len(images), target.classes, target.name)

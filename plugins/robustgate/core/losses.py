@@ -1,0 +1,66 @@
+"""The losses that attacks climb: each takes labels and gives a function of the logits, one value a sample.
+
+Higher is closer to a wrong decision. Only tensor methods and torch's own loss: torch is imported where it is used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from robustgate.core.components import Loss
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def cross_entropy(labels: Tensor) -> Loss:
+    """Return the cross-entropy to `labels` (N,)."""
+    from torch.nn import functional
+
+    return lambda logits: functional.cross_entropy(logits, labels, reduction="none")
+
+
+def best_other(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the largest logit (N,) but the label's own."""
+    masked = logits.scatter(1, labels[:, None], float("-inf"))
+    return masked.amax(dim=1)
+
+
+def margin(labels: Tensor) -> Loss:
+    """Return the largest other logit less the label's: above zero where the decision is wrong. Two classes suffice."""
+    return lambda logits: best_other(logits, labels) - logits.gather(1, labels[:, None])[:, 0]
+
+
+def dlr(labels: Tensor) -> Loss:
+    """Return the difference of logits ratio (Croce & Hein 2020, arXiv 2003.01690, eq. 6): -(z_y - z_i) / (z_1 - z_3).
+
+    It does not change when logits are shifted or scaled. With two classes there is no third logit: the denominator
+    is then z_1 - z_2, and the loss the sign of the margin, whose gradient is zero; the paper leaves that open. Here
+    the margin stands in for it.
+    """
+
+    def loss(logits: Tensor) -> Tensor:
+        difference = margin(labels)(logits)
+        if logits.shape[1] < 3:
+            return difference
+        top = logits.topk(3, dim=1).values
+        return difference / (top[:, 0] - top[:, 2] + 1e-12)
+
+    return loss
+
+
+def dlr_targeted(labels: Tensor, targets: Tensor) -> Loss:
+    """Return the targeted DLR loss (eq. 7): -(z_y - z_t) / (z_1 - (z_3 + z_4) / 2), towards `targets` (N,).
+
+    With three classes z_4 is z_3; with two, the margin to the target stands in for the ratio.
+    """
+
+    def loss(logits: Tensor) -> Tensor:
+        difference = logits.gather(1, targets[:, None])[:, 0] - logits.gather(1, labels[:, None])[:, 0]
+        classes = logits.shape[1]
+        if classes < 3:
+            return difference
+        top = logits.topk(min(4, classes), dim=1).values
+        return difference / (top[:, 0] - (top[:, 2] + top[:, -1]) / 2 + 1e-12)
+
+    return loss

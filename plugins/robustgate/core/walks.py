@@ -1,0 +1,30 @@
+"""What attacks are put together from: walks among some of the samples, one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING
+
+from robustgate.core.components import Answer, Query, Walk
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def among(rows: Tensor, walk: Walk) -> Generator[Query, Answer, Tensor]:
+    """Pass on the queries of a walk that was begun for the samples `rows` only; return those that are not settled.
+
+    An attack made of others runs them in turn, each on what the ones before left standing:
+    ``standing = yield from among(standing, attack.run(images[standing], labels[standing], ...))``.
+    """
+    import torch
+
+    settled = torch.zeros_like(rows, dtype=torch.bool)
+    answer = None
+    while True:
+        try:
+            query = walk.send(answer) if answer is not None else next(walk)
+        except StopIteration:
+            return rows[~settled]
+        answer = yield Query(rows[query.rows], query.points, query.loss)
+        settled[query.rows] = answer.settled

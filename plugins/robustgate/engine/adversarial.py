@@ -1,0 +1,183 @@
+"""One attack on one artifact: which samples fall, how near, and at what cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robustgate.core.components import Attack, Samples
+from robustgate.core.seeds import derive
+from robustgate.engine.arena import Arena, Batch, Caps
+from robustgate.engine.data import as_tensor
+from robustgate.engine.examples import Examples
+from robustgate.engine.ledger import Ledger
+from robustgate.engine.measure import Outcome, Progress, batch_size
+from robustgate.engine.subjects import CountedTarget, Subject
+
+# Walks that share a batch: while one loses samples, the next begins.
+WALKS = 4
+# Points of the curve of accuracy over the budget.
+POINTS = 33
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """How attacks are run, beside what they are: images at once, caps, and whether gradients may be in bfloat16."""
+
+    size: int | None = None
+    caps: Caps = field(default_factory=Caps)
+    mixed: bool = False
+
+
+class Siege:
+    """What an attack did to N samples.
+
+    `predictions` (N,) are the artifact's at the best point found, `norms` (N,) the size of that point's perturbation:
+    infinite where none was found, zero where the sample was wrong without attack. `queries` and `gradients` (N,) are
+    what was spent; `felled_by_projection` counts the samples that only the projection of their point to eps felled.
+    """
+
+    def __init__(self, samples: Samples, clean: Tensor) -> None:
+        self.samples = samples
+        self.predictions = clean.cpu().numpy().copy()
+        self.attacked = np.flatnonzero(self.predictions == samples.labels)
+        self.norms = np.zeros(len(samples), np.float32)
+        self.norms[self.attacked] = np.inf
+        self.queries, self.gradients = np.zeros(len(samples), np.int64), np.zeros(len(samples), np.int64)
+        self.felled_by_projection = 0
+
+    def take(self, batch: Batch, ledger: Ledger) -> None:
+        """Take over what a walk has found."""
+        rows = batch.numbers.numpy()
+        self.predictions[rows[ledger.fallen.cpu()]] = ledger.predictions[ledger.fallen].cpu().numpy()
+        self.norms[rows] = ledger.norms.cpu().numpy()
+        self.queries[rows], self.gradients[rows] = ledger.queries.numpy(), ledger.gradients.numpy()
+        self.felled_by_projection += ledger.felled_by_projection
+
+    def details(self, attack: Attack) -> dict[str, Any]:
+        """Return the siege in figures, as JSON."""
+        labels, attacked = self.samples.labels, self.attacked
+        fallen = self.predictions[attacked] != labels[attacked]
+        norms = self.norms[attacked]
+        found: dict[str, Any] = {
+            "attacked": len(attacked),
+            "fallen": int(fallen.sum()),
+            "largest_norm": float(norms[fallen].max(initial=0.0)),
+            "queries": int(self.queries.sum()),
+            "gradients": int(self.gradients.sum()),
+        }
+        if attack.minimizes:
+            found["fallen_by_norm"] = found["fallen"] - self.felled_by_projection
+            found["curve"] = curve(self.norms, attack.eps)
+        return found
+
+
+def lay_siege(
+    target: CountedTarget,
+    samples: Samples,
+    clean: Tensor,
+    attack: Attack,
+    seed: int,
+    *,
+    terms: Terms,
+    progress: Progress,
+    examples: Examples | None = None,
+) -> Siege:
+    """Attack every sample that is classified right; `clean` (N,) is what the artifact says to all as they are.
+
+    A sample has fallen when the artifact misclassifies a point within the budget that was asked about at any step; of
+    a minimum-norm attack, when the smallest norm found is at most eps, or that point projected to the budget still
+    fools. Raises MeasurementError.
+    """
+    siege = Siege(samples, clean)
+    size = terms.size or batch_size(samples)
+    part, done = max(1, size // WALKS), len(samples) - len(siege.attacked)
+
+    def batches() -> Iterator[Batch]:
+        for start in range(0, len(siege.attacked), part):
+            rows = siege.attacked[start : start + part]
+            images, labels = as_tensor(samples, rows, target.subject.device)
+            seeds = [derive(seed, int(row)) for row in rows]
+            yield Batch(numbers=torch.from_numpy(rows), images=images, labels=labels, seeds=seeds)
+
+    def finished(batch: Batch, ledger: Ledger) -> None:
+        nonlocal done
+        siege.take(batch, ledger)
+        if examples is not None and bool(ledger.fallen.any()):
+            examples.add(batch.numbers.numpy()[ledger.fallen.cpu()], ledger.points[ledger.fallen])
+        done += len(batch.labels)
+        progress(done, len(samples))
+
+    progress(done, len(samples))
+    Arena(target, attack, size=size, caps=terms.caps).fight(batches(), finished)
+    return siege
+
+
+def measure_adversarial(
+    subject: Subject,
+    samples: Samples,
+    name: str,
+    progress: Progress,
+    attack: Attack,
+    seed: int,
+    *,
+    terms: Terms | None = None,
+    examples: Examples | None = None,
+) -> Outcome:
+    """Attack every sample that is classified right, and count on the artifact itself; see `lay_siege`.
+
+    Samples that are wrong without attack count as wrong and are not attacked. Raises MeasurementError.
+    """
+    terms = terms or Terms()
+    target = CountedTarget(subject, len(samples.classes), name, mixed=terms.mixed)
+    clean = classify(target, samples)
+    predictions = clean.argmax(dim=1)
+    siege = lay_siege(target, samples, predictions, attack, seed, terms=terms, progress=progress, examples=examples)
+    details = siege.details(attack)
+    if not subject.has_own_gradient and attack.needs_gradient:
+        details |= agreement(subject, samples, clean)
+    return Outcome(
+        labels=samples.labels,
+        predictions=siege.predictions,
+        details=details,
+        norms=siege.norms,
+        queries=siege.queries,
+        gradients=siege.gradients,
+        examples=examples.places if examples is not None else None,
+    )
+
+
+def classify(target: CountedTarget, samples: Samples) -> Tensor:
+    """Return the artifact's logits (N, classes) of all samples."""
+    size, device = batch_size(samples), target.subject.device
+    starts = range(0, len(samples), size)
+    return torch.cat([target.logits(as_tensor(samples, slice(at, at + size), device)[0]) for at in starts])
+
+
+def curve(norms: np.ndarray[Any, np.dtype[np.float32]], eps: float) -> dict[str, list[float]]:
+    """Return accuracy over the budget: at eps, and at budgets where the share of samples that stand changes evenly.
+
+    `norms` (N,) are each sample's smallest: at a budget those stand whose norm is above it.
+    """
+    finite = np.sort(norms[np.isfinite(norms) & (norms > 0)])
+    places = np.linspace(0, len(finite) - 1, min(POINTS, len(finite))).astype(int)
+    budgets = sorted({0.0, eps, *finite[places].tolist()})
+    return {"eps": budgets, "accuracy": [float((norms > budget).mean()) for budget in budgets]}
+
+
+def agreement(subject: Subject, samples: Samples, clean: Tensor) -> dict[str, float]:
+    """Return the share of clean samples on which twin and artifact agree, and their largest logit difference."""
+    twin, size = subject.differentiable(), batch_size(samples)
+    agree, difference = 0, 0.0
+    with torch.no_grad():
+        for start in range(0, len(samples), size):
+            logits = twin(as_tensor(samples, slice(start, start + size), subject.device)[0])
+            theirs = clean[start : start + size]
+            agree += int((logits.argmax(dim=1) == theirs.argmax(dim=1)).sum())
+            difference = max(difference, float((logits - theirs).abs().max()))
+    return {"twin_agreement": agree / len(samples), "twin_largest_difference": difference}
