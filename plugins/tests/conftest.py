@@ -74,6 +74,9 @@ method = "pgd"
 eps = 0.02
 steps = 4
 
+[masking]
+enabled = false
+
 [policies.edge]
 [[policies.edge.rules]]
 name = "floor"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from robustgate.config import load
+from robustgate.config import Masking, load
 from robustgate.core.catalog import shelf
 from robustgate.engine.plan import make_plan
 
@@ -17,7 +17,7 @@ BLOCKS = re.findall(r"```toml\n(.*?)```", README, flags=re.DOTALL)
 
 
 def test_its_configuration_plans_as_it_stands(tmp_path: Path) -> None:
-    configuration, _, rule, waiver = BLOCKS
+    configuration, _, rule, _, waiver = BLOCKS
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "resnet18-amazon.safetensors").touch()
     path = tmp_path / "robustgate.toml"
@@ -32,6 +32,20 @@ def test_its_configuration_plans_as_it_stands(tmp_path: Path) -> None:
         "resnet18-int8-amazon-pgd",
     ]
     assert len([line for line in configuration.splitlines() if line and not line.startswith("[")]) <= 15
+
+
+def test_its_attacks_plan_as_they_stand(tmp_path: Path) -> None:
+    configuration, _, _, attacks, _ = BLOCKS
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "resnet18-amazon.safetensors").touch()
+    own = [line for line in configuration.splitlines(keepends=True) if not line.startswith("attacks.")]
+    path = tmp_path / "robustgate.toml"
+    path.write_text("".join(own) + attacks)
+    plan = make_plan(load(path))
+    names = {case.shift.name for case in plan.cases if case.shift.kind == "adversarial"}
+    assert names == {"pgd", "auto", "near", "worst", "theirs"}
+    assert {case.shift.name for case in plan.cases if case.shift.kind == "masking"} == {"linf", "l2"}
+    assert plan.configuration.masking == Masking()
 
 
 def test_its_compressions_plan_as_they_stand(tmp_path: Path) -> None:

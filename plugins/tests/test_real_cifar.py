@@ -37,6 +37,8 @@ pairs = "all"
 [attacks.fgsm]
 method = "fgsm"
 eps = 0.00392156862745098
+[masking]
+enabled = false
 [policies.edge]
 [[policies.edge.rules]]
 name = "int8 holds"

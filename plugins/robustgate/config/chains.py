@@ -111,9 +111,7 @@ class ChainReader(Reader):
                 self.complain(f"{place}.finetune", f"{method} ends in a file, which cannot be fine-tuned")
         if component is not None and recipe is None and hasattr(component, "finish"):
             self.complain(place, f"{method} is made by its fine-tuning: give finetune = {{ epochs = ... }}")
-        extra = getattr(component, "missing_extra", None)
-        if extra is not None:
-            self.complain(place, f'{method} needs a package that is not installed: pip install "robustgate[{extra}]"')
+        self.check_extra(component, method, place)
         steps = []
         while component is not None:
             steps.append(Step(method=method, component=component, finetune=recipe))

@@ -17,6 +17,7 @@ from robustgate.config.values import (
     Configuration,
     Corruptions,
     Gate,
+    Masking,
     Model,
     Policy,
     RunRule,
@@ -27,7 +28,7 @@ from robustgate.core.catalog import shelf
 from robustgate.core.errors import ConfigurationError, listing
 from robustgate.core.records import WHERE_CASE, WHERE_VARIANT
 
-TABLES = ["gate", "domains", "models", "compressions", "shifts", "attacks", "policies"]
+TABLES = ["gate", "domains", "models", "compressions", "shifts", "attacks", "masking", "policies"]
 NAME = re.compile(r"[A-Za-z0-9_.]+")
 
 
@@ -94,9 +95,9 @@ class _Loader(ChainReader):
         tables = self.with_preset(self.table(self.document.get("compressions", {}), "compressions") or {})
         compressions = self.chains({name: table for name, table, _ in self.tables("compressions", tables)}, models)
         shifts = self.read(Shifts, self.document.get("shifts", {}), "shifts")
-        attacks = {
-            name: self.component("attacks", table, place, key="method") for name, table, place in self.tables("attacks")
-        }
+        named = {name: self.attack(table, place) for name, table, place in self.tables("attacks")}
+        attacks, unions = self.unions(named)
+        masking = self.read(Masking, self.document.get("masking", {}), "masking")
         policies = {name: self.policy(name, table, place) for name, table, place in self.tables("policies")}
         for required in ("domains", "models", "policies"):
             if not self.document.get(required):
@@ -106,7 +107,7 @@ class _Loader(ChainReader):
         corruptions = self.corruptions(shifts.corruptions) if shifts and shifts.corruptions else {}
         if gate and gate.policy is not None:
             self.known(gate.policy, policies, "gate.policy", "policy")
-        if self.problems or gate is None or shifts is None:
+        if self.problems or gate is None or shifts is None or masking is None:
             return None
         return Configuration(
             source=self.source,
@@ -119,6 +120,8 @@ class _Loader(ChainReader):
             corruptions=corruptions,
             severities=shifts.corruptions.severities if shifts.corruptions else (),
             attacks=attacks,
+            unions=unions,
+            masking=masking,
             policies={name: policy for name, policy in policies.items() if policy},
         )
 
@@ -137,6 +140,33 @@ class _Loader(ChainReader):
             self.known(domain, domains, f"{place}.{domain}", "domain")
             if not file.is_file():
                 self.complain(f"{place}.{domain}", f"no such file: {file}")
+
+    def attack(self, value: object, place: str) -> Any:
+        """Return an attack; of a library's, ``method = "library:name"`` names the library and its attack."""
+        table = self.table(value, place)
+        if table is None:
+            return None
+        method = table.get("method")
+        if isinstance(method, str) and ":" in method:
+            library, _, name = method.partition(":")
+            if "attack" in table:
+                self.complain(f"{place}.attack", f"the attack is named twice: method = {method!r} says {name!r}")
+            table |= {"method": library, "attack": name}
+        component = self.component("attacks", table, place, key="method")
+        self.check_extra(component, method, place)
+        return component
+
+    def unions(self, named: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the attacks, and the unions of some of them; a union of unions would only say the same twice."""
+        unions = {name: one for name, one in named.items() if hasattr(one, "attacks")}
+        attacks = {name: one for name, one in named.items() if name not in unions}
+        for name, union in unions.items():
+            for joined in union.attacks:
+                if joined in unions:
+                    self.complain(f"attacks.{name}.attacks", f"{joined!r} is a union itself: name what it joins")
+                else:
+                    self.known(joined, attacks, f"attacks.{name}.attacks", "attack")
+        return attacks, unions
 
     def pairs(self, shifts: Shifts, domains: Mapping[str, object], sources: set[str]) -> tuple[tuple[str, str], ...]:
         if shifts.pairs == "all":

@@ -116,6 +116,12 @@ class Reader:
             return None
         return self.read(cls, table, place)
 
+    def check_extra(self, component: object, name: object, place: str) -> None:
+        """Complain of a component whose package is not installed."""
+        extra = getattr(component, "missing_extra", None)
+        if extra is not None:
+            self.complain(place, f'{name} needs a package that is not installed: pip install "robustgate[{extra}]"')
+
     def _absolute(self, value: Any) -> Any:
         if isinstance(value, Path):
             return (self.folder / value.expanduser()).absolute()

@@ -8,7 +8,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
-from robustgate.core.components import Attack, Compression, Corruption, Domain, Recipe, VariantRule
+from robustgate.core.components import Attack, Compression, Corruption, Domain, Recipe, Union, VariantRule
 from robustgate.core.records import Verdict
 
 # The fifteen of ImageNet-C and CIFAR-10-C, in their canonical order.
@@ -38,6 +38,11 @@ class Gate:
     `threads` is the number of processor threads of each process. Thread counts change floating-point sums, and so,
     rarely, a prediction: it is fixed, so that every machine and every number of workers gives the same outcomes.
     `cache` keeps artifacts and measurements by content hash.
+
+    Under attack: `batch` images go through a variant at once, by default as many as their size allows.
+    `attack_seconds` of a case and `attack_queries` about a sample are caps: what exceeds one is an error, not a
+    figure. `gradient_free_queries` is what may be asked about each sample of an artifact that has no gradient of its
+    own. With `mixed_precision`, gradients on a GPU are computed in bfloat16; what has fallen is counted in float32.
     """
 
     seed: int = 0
@@ -45,10 +50,24 @@ class Gate:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = 1
     cache: Path = Path(".robustgate")
+    batch: int | None = None
+    attack_seconds: float = 3600.0
+    attack_queries: int = 100_000
+    gradient_free_queries: int = 200
+    mixed_precision: bool = False
 
     def __post_init__(self) -> None:
-        if self.threads < 1:
-            raise ValueError(f"threads must be at least 1, got {self.threads}")
+        for key, least in (("threads", 1), ("batch", 1), ("attack_queries", 1), ("gradient_free_queries", 2)):
+            value = getattr(self, key)
+            if value is not None and value < least:
+                raise ValueError(f"{key} must be at least {least}, got {value}")
+        if not self.attack_seconds > 0:
+            raise ValueError(f"attack_seconds must be above 0, got {self.attack_seconds:g}")
+        if self.gradient_free_queries > self.attack_queries:
+            raise ValueError(
+                f"gradient_free_queries must be at most attack_queries, the cap, which is {self.attack_queries:,}, "
+                f"got {self.gradient_free_queries:,}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +114,29 @@ class Shifts:
 
     pairs: tuple[tuple[str, str], ...] | Literal["all"] = ()
     corruptions: Corruptions | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Masking:
+    """`[masking]`: how every variant that has gradients is searched for gradient masking, where attacks use them.
+
+    `samples` are attacked, of those classified right; `steps` is the gradient attack's, `queries` those of the attack
+    without gradients about each sample. A check fails where more than a share `tolerance` of the samples speaks of
+    masking. The smallest share that n samples can tell from none is 1/n: below 1/`samples`, no sample may.
+    """
+
+    enabled: bool = True
+    samples: int = 100
+    steps: int = 20
+    queries: int = 200
+    tolerance: float = 0.02
+
+    def __post_init__(self) -> None:
+        for key, value in (("samples", self.samples), ("steps", self.steps), ("queries", self.queries)):
+            if value < 1:
+                raise ValueError(f"{key} must be at least 1, got {value}; enabled = false switches the checks off")
+        if not 0 <= self.tolerance < 1:
+            raise ValueError(f"tolerance must be a fraction in [0, 1), got {self.tolerance:g}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,4 +229,6 @@ class Configuration:
     corruptions: Mapping[str, Corruption]
     severities: tuple[int, ...]
     attacks: Mapping[str, Attack]
+    unions: Mapping[str, Union]
+    masking: Masking
     policies: Mapping[str, Policy]

@@ -35,7 +35,7 @@ class Budget:
         elif self.norm == "l2":
             offset = offset * (self.eps / self.size(offset).clamp_min(1e-20)).clamp_max(1)[:, None, None, None]
         else:
-            allowed = int(self.eps * offset[0].numel() + TOLERANCE)
+            allowed = int(self.eps * offset.shape[1:].numel() + TOLERANCE)
             order = offset.abs().flatten(1).argsort(dim=1, descending=True, stable=True)[:, :allowed]
             kept = offset.flatten(1).gather(1, order)
             offset = offset.flatten(1).mul(0).scatter(1, order, kept).view_as(offset)

@@ -127,8 +127,12 @@ class AttackTarget(Protocol):
     def classes(self) -> int:
         """Number of classes."""
 
-    def module(self) -> nn.Module:
-        """Return the variant as a torch module, for a library that must call it itself; its calls are counted."""
+    def module(self, *, gradient: bool = True) -> nn.Module:
+        """Return the variant as a torch module, for a library that must call it itself; its calls are counted.
+
+        With `gradient` it is what gradients are taken through, the artifact's twin where it has none of its own; else
+        the artifact itself.
+        """
 
 
 class Attack(Protocol):
@@ -151,6 +155,17 @@ class Attack(Protocol):
 
         The engine clips what is asked about to [0, 1], measures its norm, and itself counts success on the artifact.
         """
+
+
+class Union(Protocol):
+    """A component of attacks/ that attacks nothing itself: a sample has fallen that any of the attacks it names felled.
+
+    It stands among the attacks in the configuration, and is measured from what they did.
+    """
+
+    @property
+    def attacks(self) -> tuple[str, ...]:
+        """The names of the configuration's attacks that it joins; none of them is a union."""
 
 
 @dataclass(frozen=True, kw_only=True)

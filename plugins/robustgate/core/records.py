@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
-ShiftKind = Literal["clean", "domain_shift", "corruption", "adversarial"]
+ShiftKind = Literal["clean", "domain_shift", "corruption", "adversarial", "masking"]
 Verdict = Literal["pass", "fail", "undecided", "incomplete", "waived", "error"]
 
 REFERENCE = "none"
 CONTROL = "control"
+MASKED_SHARE = "masked share"  # the metric of a check for gradient masking, which no policy names
 RESULTS_SCHEMA = "robustgate/results/1"
 
 
@@ -60,6 +61,8 @@ class Shift:
             return f"under {self.corruption}, severity {self.severity}"
         if self.kind == "adversarial":
             return f"under {self.attack} ({self.detail})"
+        if self.kind == "masking":
+            return f"checked for gradient masking ({self.detail})"
         return "on clean images"
 
 
@@ -141,6 +144,25 @@ class ClassAccuracy:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A sample that fell: before, after, and what was changed, each as the base64 text of a PNG.
+
+    `label` is the class that it is and was taken for, `prediction` what it is taken for now. `norm` is the size of the
+    change, None where attacks of several norms are joined. In `difference` no change is mid grey, and a change is
+    shown `magnification` times as large.
+    """
+
+    name: str
+    label: str
+    prediction: str
+    norm: float | None
+    original: str
+    perturbed: str
+    difference: str
+    magnification: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class CaseResult:
     """A case, measured and judged. A case that was not measured has no `value` and says why in `message`."""
 
@@ -165,6 +187,7 @@ class CaseResult:
     findings: tuple[Finding, ...] = ()
     most_lost: tuple[ClassAccuracy, ...] = ()
     details: dict[str, Any] = field(default_factory=dict)
+    pictures: tuple[Picture, ...] = ()
     measurement: str | None = None
     message: str = ""
     reproduce: str = ""

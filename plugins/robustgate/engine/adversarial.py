@@ -40,10 +40,12 @@ class Siege:
     `predictions` (N,) are the artifact's at the best point found, `norms` (N,) the size of that point's perturbation:
     infinite where none was found, zero where the sample was wrong without attack. `queries` and `gradients` (N,) are
     what was spent; `felled_by_projection` counts the samples that only the projection of their point to eps felled.
+    The points of what fell go to `examples`.
     """
 
-    def __init__(self, samples: Samples, clean: Tensor) -> None:
+    def __init__(self, samples: Samples, clean: Tensor, examples: Examples | None = None) -> None:
         self.samples = samples
+        self.examples = examples
         self.predictions = clean.cpu().numpy().copy()
         self.attacked = np.flatnonzero(self.predictions == samples.labels)
         self.norms = np.zeros(len(samples), np.float32)
@@ -54,10 +56,14 @@ class Siege:
     def take(self, batch: Batch, ledger: Ledger) -> None:
         """Take over what a walk has found."""
         rows = batch.numbers.numpy()
-        self.predictions[rows[ledger.fallen.cpu()]] = ledger.predictions[ledger.fallen].cpu().numpy()
+        # NumPy would take a tensor of one truth value for a number.
+        fell = ledger.fallen.cpu().numpy()
+        self.predictions[rows[fell]] = ledger.predictions[ledger.fallen].cpu().numpy()
         self.norms[rows] = ledger.norms.cpu().numpy()
         self.queries[rows], self.gradients[rows] = ledger.queries.numpy(), ledger.gradients.numpy()
         self.felled_by_projection += ledger.felled_by_projection
+        if self.examples is not None and fell.any():
+            self.examples.add(rows[fell], ledger.points[ledger.fallen])
 
     def details(self, attack: Attack) -> dict[str, Any]:
         """Return the siege in figures, as JSON."""
@@ -75,6 +81,18 @@ class Siege:
             found["fallen_by_norm"] = found["fallen"] - self.felled_by_projection
             found["curve"] = curve(self.norms, attack.eps)
         return found
+
+    def outcome(self, details: dict[str, Any]) -> Outcome:
+        """Return the outcome of every sample."""
+        return Outcome(
+            labels=self.samples.labels,
+            predictions=self.predictions,
+            details=details,
+            norms=self.norms,
+            queries=self.queries,
+            gradients=self.gradients,
+            examples=self.examples.places if self.examples is not None else None,
+        )
 
 
 def lay_siege(
@@ -94,7 +112,7 @@ def lay_siege(
     a minimum-norm attack, when the smallest norm found is at most eps, or that point projected to the budget still
     fools. Raises MeasurementError.
     """
-    siege = Siege(samples, clean)
+    siege = Siege(samples, clean, examples)
     size = terms.size or batch_size(samples)
     part, done = max(1, size // WALKS), len(samples) - len(siege.attacked)
 
@@ -108,8 +126,6 @@ def lay_siege(
     def finished(batch: Batch, ledger: Ledger) -> None:
         nonlocal done
         siege.take(batch, ledger)
-        if examples is not None and bool(ledger.fallen.any()):
-            examples.add(batch.numbers.numpy()[ledger.fallen.cpu()], ledger.points[ledger.fallen])
         done += len(batch.labels)
         progress(done, len(samples))
 
@@ -141,15 +157,7 @@ def measure_adversarial(
     details = siege.details(attack)
     if not subject.has_own_gradient and attack.needs_gradient:
         details |= agreement(subject, samples, clean)
-    return Outcome(
-        labels=samples.labels,
-        predictions=siege.predictions,
-        details=details,
-        norms=siege.norms,
-        queries=siege.queries,
-        gradients=siege.gradients,
-        examples=examples.places if examples is not None else None,
-    )
+    return siege.outcome(details)
 
 
 def classify(target: CountedTarget, samples: Samples) -> Tensor:

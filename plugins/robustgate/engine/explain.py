@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from robustgate.core.records import CaseResult, Finding, Verdict
+from robustgate.core.records import MASKED_SHARE, CaseResult, Finding, Verdict
 
 PREFIX: dict[Verdict, str] = {
     "pass": "",
@@ -33,6 +33,9 @@ def explain(result: CaseResult, policy: str) -> str:
 
 def _figures(result: CaseResult) -> str:
     value, low, high = (100 * (figure or 0.0) for figure in (result.value, result.low, result.high))
+    if result.shift.kind == "masking":
+        stand = f"{result.correct:,} of {result.n:,} images, all right without attack, stand under all attacks together"
+        return f"{stand}: {value:.1f} % [{low:.1f}, {high:.1f}]"
     text = f"accuracy {value:.1f} % [{low:.1f}, {high:.1f}] on {result.n:,} images"
     if result.reference_value is not None and result.compression != "none":
         text += f"; the reference holds {100 * result.reference_value:.1f} %"
@@ -41,4 +44,6 @@ def _figures(result: CaseResult) -> str:
 
 def _rule(finding: Finding, policy: str) -> str:
     waiver = f" ({finding.waiver})" if finding.waiver else ""
+    if finding.metric == MASKED_SHARE:
+        return f"{PREFIX[finding.verdict]}{finding.rule}: {finding.message}{waiver}"
     return f'{PREFIX[finding.verdict]}rule "{finding.rule}" of policy {policy}: {finding.message}{waiver}'

@@ -54,9 +54,9 @@ def judge_case(
             findings.append(_floor(case, rule, rule.min, counted.accuracy, interval))
         if rule.max_drop is not None and rule.max_drop_from in opponents:
             findings.append(_drop(case, rule, rule.max_drop, counted, opponents[rule.max_drop_from], policy))
-    waived = tuple(_waived(finding, case.fields, policy, today) for finding in findings)
+    judged = tuple(waived(finding, case.fields, policy, today) for finding in findings)
     # Measured under no rule: nothing to fail, and the reports say so.
-    verdict = worst(finding.verdict for finding in waived) if waived else "pass"
+    verdict = worst(finding.verdict for finding in judged) if judged else "pass"
     result = replace(
         CaseResult.of(case, verdict=verdict),
         value=counted.accuracy,
@@ -65,7 +65,7 @@ def judge_case(
         n=n,
         n_total=n,
         correct=correct,
-        findings=waived,
+        findings=judged,
     )
     reference = opponents.get("reference")
     return result if reference is None else _compared(result, counted, reference, policy.confidence)
@@ -108,7 +108,7 @@ def judge_variant(
             "source": record.source,
             "compression": record.compression,
         }
-        findings.append(finding if interval is None else _waived(finding, fields, policy, today))
+        findings.append(finding if interval is None else waived(finding, fields, policy, today))
     return tuple(findings)
 
 
@@ -188,7 +188,8 @@ def _drop(case: Case, rule: CaseRule, limit: float, counted: Counted, other: Cou
     )
 
 
-def _waived(finding: Finding, fields: Mapping[str, Any], policy: Policy, today: date) -> Finding:
+def waived(finding: Finding, fields: Mapping[str, Any], policy: Policy, today: date) -> Finding:
+    """Return a finding under the waivers of a policy: what would turn a test red, one that holds today waives."""
     if not policy.is_red(finding.verdict):
         return finding
     covering = [waiver for waiver in policy.waivers if matches(waiver.where, fields)]

@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 from typing import Any, TypeVar
 
+from robustgate.compression.artifact import Artifact, runtime_of
 from robustgate.config import CaseRule, Configuration, Policy, RunRule, Step
-from robustgate.core.components import Recipe
+from robustgate.core.components import Attack, Recipe, Union
 from robustgate.core.errors import ConfigurationError, listing, nearest
 from robustgate.core.records import CONTROL, REFERENCE, Case, Shift, Variant, matches
 
 R = TypeVar("R", bound=CaseRule | RunRule)
+
+# The norms in which gradients are checked.
+CHECKED_NORMS = ("linf", "l2")
+# The runtimes whose files give no gradient, nor a twin.
+WITHOUT_GRADIENT = ("litert", "executorch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +41,23 @@ class Plan:
     run_rules: Mapping[str, tuple[RunRule, ...]]
 
     def opponents(self, case: Case) -> dict[str, Case]:
-        """Return the cases that a drop of `case` may be taken from, by the name that `max_drop_from` gives them."""
+        """Return the cases that a drop of `case` may be taken from, by the name that `max_drop_from` gives them.
+
+        A masking case has none: each variant is asked about samples that it classifies right itself.
+        """
+        if case.shift.kind == "masking":
+            return {}
         compression = case.variant.compression
         names = {"reference": REFERENCE} if compression != REFERENCE else {}
         if compression in self.controls:
             names["control"] = self.controls[compression]
         return {name: replace(case, variant=replace(case.variant, compression=other)) for name, other in names.items()}
+
+    def joined(self, case: Case) -> dict[str, Case]:
+        """Return the cases that a case is the worst of, by the names of their attacks; none unless it is a union."""
+        union = self.configuration.unions.get(case.shift.attack or "")
+        names = union.attacks if union is not None else ()
+        return {name: replace(case, shift=_attacked(name, self.configuration.attacks[name])) for name in names}
 
 
 def make_plan(configuration: Configuration, policy: str | None = None) -> Plan:
@@ -60,12 +78,14 @@ def make_plan(configuration: Configuration, policy: str | None = None) -> Plan:
         if all(_serves(step, name, source) for step in steps)
     )
     cases = tuple(
-        Case(variant=variant, shift=shift) for variant in variants for shift in _shifts(configuration, variant)
+        Case(variant=variant, shift=shift)
+        for variant in variants
+        for shift in (*_shifts(configuration, variant), *_checked(configuration, variant, chains[variant.compression]))
     )
     fields = {case.name: case.fields for case in cases}
-    compressions = {case.name: case.variant.compression for case in cases}
+    by_name = {case.name: case for case in cases}
     case_rules, idle_rules = _assigned(
-        chosen.case_rules, fields, lambda rule, name: _applies(rule, compressions[name], controls)
+        chosen.case_rules, fields, lambda rule, name: _applies(rule, by_name[name], controls)
     )
     run_rules, idle_run_rules = _assigned(
         chosen.run_rules, {variant.name: variant.fields for variant in variants}, lambda _, __: True
@@ -129,17 +149,63 @@ def _shifts(configuration: Configuration, variant: Variant) -> list[Shift]:
         for severity in configuration.severities:
             name = f"{corruption}_s{severity}"
             shifts.append(Shift(kind="corruption", name=name, corruption=corruption, severity=severity))
-    for name, attack in configuration.attacks.items():
-        steps: Any = getattr(attack, "steps", None)
-        detail = f"{attack.norm}, eps {attack.eps:g}" + (f", {steps} steps" if steps else "")
-        shifts.append(
-            Shift(kind="adversarial", name=name, attack=name, norm=attack.norm, eps=attack.eps, detail=detail)
-        )
+    shifts += [_attacked(name, attack) for name, attack in configuration.attacks.items()]
+    shifts += [_worst(name, union, configuration.attacks) for name, union in configuration.unions.items()]
     return shifts
 
 
-def _applies(rule: CaseRule, compression: str, controls: Mapping[str, str]) -> bool:
-    """Say whether a rule says anything of a compression: a drop needs another variant to compare with."""
+def _attacked(name: str, attack: Attack) -> Shift:
+    steps: Any = getattr(attack, "steps", None)
+    detail = f"{attack.norm}, eps {attack.eps:g}" + (f", {steps} steps" if steps else "")
+    return Shift(kind="adversarial", name=name, attack=name, norm=attack.norm, eps=attack.eps, detail=detail)
+
+
+def _worst(name: str, union: Union, attacks: Mapping[str, Attack]) -> Shift:
+    """Return the shift of a union: its norm and budget are those of all attacks that it joins, where they agree."""
+    norms, budgets = {attacks[one].norm for one in union.attacks}, {attacks[one].eps for one in union.attacks}
+    return Shift(
+        kind="adversarial",
+        name=name,
+        attack=name,
+        norm=min(norms) if len(norms) == 1 else None,
+        eps=min(budgets) if len(norms) == len(budgets) == 1 else None,
+        detail=f"union of {', '.join(union.attacks)}",
+    )
+
+
+def _checked(configuration: Configuration, variant: Variant, steps: tuple[Step, ...]) -> list[Shift]:
+    """Return the checks for gradient masking: one for each norm of the attacks with gradients, at its largest budget.
+
+    None where they are switched off, nor of a file that is known to have no gradient: it has nothing to mask.
+    """
+    if not configuration.masking.enabled or not _may_have_gradient(steps, variant):
+        return []
+    shifts = []
+    for norm in CHECKED_NORMS:
+        attacks = [one for one in configuration.attacks.values() if one.needs_gradient and one.norm == norm]
+        budgets = [one.eps for one in attacks if isfinite(one.eps)]
+        if budgets:
+            eps = max(budgets)
+            shifts.append(Shift(kind="masking", name=norm, norm=norm, eps=eps, detail=f"{norm}, eps {eps:g}"))
+    return shifts
+
+
+def _may_have_gradient(steps: tuple[Step, ...], variant: Variant) -> bool:
+    component = steps[-1].component if steps else None
+    if not isinstance(component, Artifact):
+        return True
+    return runtime_of(component.files[variant.model][variant.source]) not in WITHOUT_GRADIENT
+
+
+def _applies(rule: CaseRule, case: Case, controls: Mapping[str, str]) -> bool:
+    """Say whether a rule says anything of a case: a drop needs another variant to compare with.
+
+    The samples of a masking case are few and all right without attack: a rule for accuracies speaks of them only
+    where it names them.
+    """
+    if case.shift.kind == "masking":
+        return rule.min is not None and rule.where.get("kind") == "masking"
+    compression = case.variant.compression
     comparable = compression != REFERENCE if rule.max_drop_from == "reference" else compression in controls
     return rule.min is not None or comparable
 

@@ -34,6 +34,8 @@ PACKAGES = (
     "optuna",
     "ai-edge-litert",
     "executorch",
+    "torchattacks",
+    "foolbox",
 )
 
 

@@ -19,6 +19,7 @@ MARKERS = {
     "domain_shift": "a case on another domain",
     "corruption": "a case on corrupted images",
     "adversarial": "a case under attack",
+    "masking": "whether a variant's gradients hide how it falls",
     "cost": "what a variant costs: its size and the like",
     "latency": "a test that times: under pytest-xdist no other test of the run runs beside it",
 }
@@ -34,6 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "config": "the configuration (default: robustgate.toml, or pyproject.toml with [tool.robustgate], in rootdir)",
         "policy": "the policy to judge by, instead of gate.policy",
         "report": "folder for results.json, report.md and report.html (default: robustgate-report)",
+        "examples": "folder for each attacked case's adversarial examples, <case>.npz (default: they are not exported)",
         "device": "auto, cpu or cuda, instead of gate.device",
         "engine": "where cases run: local (this process, or its pytest-xdist workers)",
     }

@@ -90,9 +90,13 @@ class GateSession:
         return Gate(self.plan, today=self.began.date(), device=device, progress=self.live.show)
 
     def measure(self, case: Case) -> CaseResult:
-        """Measure and judge a case. Raises RobustgateError."""
+        """Measure and judge a case, and export its adversarial examples where asked. Raises RobustgateError."""
+        examples = option(self.config, "examples")
         try:
-            return self.gate.result(case)
+            result = self.gate.result(case)
+            if examples is not None and case.shift.kind == "adversarial":
+                self.gate.export_examples(case, self.config.invocation_params.dir / examples)
+            return result
         finally:
             self.live.clear()
 

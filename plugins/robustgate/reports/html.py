@@ -5,9 +5,12 @@ from __future__ import annotations
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from robustgate.core.records import Results
-from robustgate.reports import figures, view
+from robustgate.reports import details, figures, view
 from robustgate.reports.costs import COLUMNS, costs
+from robustgate.reports.curves import charts
 from robustgate.reports.matrix import matrices
+from robustgate.reports.pictures import OPEN as OPEN_CASES
+from robustgate.reports.pictures import gallery
 from robustgate.reports.troubles import OPEN, troubles
 
 
@@ -26,10 +29,14 @@ def render(results: Results) -> str:
         run=results.run,
         view=view,
         figures=figures,
+        details=details,
         verdict=view.STANDING[results.run.verdict],
         troubles=found[:OPEN],
         more_troubles=found[OPEN:],
         matrices=matrices(results),
+        charts=charts(results),
+        gallery=gallery(results),
+        open_cases=OPEN_CASES,
         groups=view.groups(results),
         costs=costs(results),
         cost_heads=COLUMNS.values(),

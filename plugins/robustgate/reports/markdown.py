@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from robustgate.core.records import Results
 from robustgate.reports import figures, view
 from robustgate.reports.costs import COLUMNS, costs
+from robustgate.reports.details import notes
 from robustgate.reports.matrix import Digest, Matrix, digest, matrices
 from robustgate.reports.troubles import KINDS, OPEN, Trouble, troubles
 
@@ -20,6 +21,7 @@ def render(results: Results) -> str:
         *_verdict(results),
         *_troubles(results),
         *_matrices(results),
+        *_attacks(results),
         *_costs(results),
         *_waivers(results),
         *_provenance(results),
@@ -91,6 +93,8 @@ def _matrices(results: Results) -> list[str]:
         return []
     legend = ", ".join(f"{kind.mark} {kind.word}" for kind, _ in view.counts(results))
     explanation = "Percent. Corruptions: mean over severities (worst at its severity). · is not in the plan."
+    if any(case.shift.kind == "masking" for case in results.cases):
+        explanation += " Gradient masking: the verdict of its checks."
     return ["## Accuracy", f"{explanation} Marks: {legend}.", *(part for item in found for part in _matrix(item))]
 
 
@@ -111,6 +115,16 @@ def _cell(found: Digest | None) -> str:
         if found.standing.word in KINDS
         else f"{found.text} {found.standing.mark}"
     )
+
+
+def _attacks(results: Results) -> list[str]:
+    """Tell what the attacks on each case say beside its accuracy, in a fold: there may be many."""
+    told = [(case, note) for case in results.cases for note in notes(case)]
+    if not told:
+        return []
+    lines = (f"- {escape(f'{view.variant_label(case)} {case.shift.phrase}: {note}')}" for case, note in told)
+    summary = f"<details><summary>{figures.counted(len(told), 'note')} on cases</summary>"
+    return ["## Under attack", summary, "\n".join(lines), "</details>"]
 
 
 def _costs(results: Results) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from robustgate.core.records import CaseResult, Results
 from robustgate.reports import figures
+from robustgate.reports.details import notes
 from robustgate.reports.view import (
     STANDING,
     STANDINGS,
@@ -70,6 +71,7 @@ def _reasons(case: CaseResult) -> tuple[str, ...]:
     lines += [rule_text(finding) for finding in case.findings if finding.verdict not in ("pass", "waived")]
     if case.most_lost:
         lines.append(f"most lost: {loss(case)}")
+    lines += notes(case)
     # A case's message may tell the same again, as the terminal prints it; only what it adds is kept.
     if case.value is None or not case.findings:
         lines += [line.strip() for line in case.message.splitlines()]

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from robustgate.core.records import REFERENCE, CaseResult, Finding, Results, Shift, VariantRecord, Verdict
-from robustgate.reports import figures
+from robustgate.reports import details, figures
 
 
 @dataclass(frozen=True)
@@ -70,13 +70,15 @@ def figure(case: CaseResult) -> str:
 
 
 def shift_label(shift: Shift) -> str:
-    """Return a shift as a table names it: ``→ webcam``, ``fog, severity 3``, ``pgd (linf, eps 0.004)``."""
+    """Return a shift as a table names it: ``→ webcam``, ``fog, severity 3``, ``pgd (linf, eps 0.004)``, ``masking``."""
     if shift.kind == "clean":
         return "clean"
     if shift.kind == "domain_shift":
         return f"→\u00a0{shift.target}"
     if shift.kind == "corruption":
         return f"{shift.corruption}, severity\u00a0{shift.severity}"
+    if shift.kind == "masking":
+        return f"masking, {shift.name}"
     return f"{shift.attack} ({shift.detail})" if shift.detail else str(shift.attack)
 
 
@@ -116,16 +118,6 @@ def sample_count(case: CaseResult) -> str:
     return figures.count(case.n) if whole else f"{figures.count(case.n)} of {figures.count(case.n_total)}"
 
 
-def details(case: CaseResult) -> list[tuple[str, str]]:
-    """Return what a case's `details` and its bookkeeping say, as name and text."""
-    named = [(key.replace("_", " "), figures.detail(value)) for key, value in case.details.items()]
-    if case.measurement:
-        named.append(("measurement", figures.brief(case.measurement)))
-    if case.value is not None:
-        named.append(("time", "kept from an earlier run" if case.cached else figures.duration(case.seconds)))
-    return named
-
-
 def cautions(results: Results) -> list[str]:
     """Return what a reader of the verdict must know besides: what the run leaves open."""
     run, found = results.run, Counter(standing(case).word for case in results.cases)
@@ -144,6 +136,19 @@ def cautions(results: Results) -> list[str]:
     expired = sum(waiver.expired for waiver in results.waivers)
     if expired:
         notes.append(f"{figures.counted(expired, 'waiver')} of the policy {'has' if expired == 1 else 'have'} expired.")
+    return notes + _attack_cautions(results)
+
+
+def _attack_cautions(results: Results) -> list[str]:
+    measured = [case for case in results.cases if case.value is not None]
+    kinds = {case.shift.kind for case in measured}
+    blind = sum(details.is_without_twin(case) for case in measured)
+    notes = []
+    if blind:
+        cases = f"{figures.counted(blind, 'case')} had no gradient and {_were(blind)}"
+        notes.append(f"{cases} attacked by transfer and gradient-free only.")
+    if "adversarial" in kinds and "masking" not in kinds:
+        notes.append("Gradient masking was not looked for.")
     return notes
 
 

@@ -17,20 +17,26 @@ CPU = torch.device("cpu")
 
 
 class Linear(nn.Module):
-    """Two logits, 0 and w·x + b; the plane goes through the grey image."""
+    """Two logits, 0 and w·x + b; the plane goes through the grey image.
+
+    Summed in double precision: the decision is then exact, and the same in a batch of any size.
+    """
 
     def __init__(self, values: int, seed: int = 1) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(values, generator=torch.Generator().manual_seed(seed)))
         self.bias = nn.Parameter(-0.5 * self.weight.detach().sum())
 
+    def score(self, x: Tensor) -> Tensor:
+        return x.flatten(1).double() @ self.weight.double() + self.bias.double()
+
     def forward(self, x: Tensor) -> Tensor:
-        score = x.flatten(1) @ self.weight + self.bias
+        score = self.score(x).float()
         return torch.stack([torch.zeros_like(score), score], dim=1)
 
     def distance(self, x: Tensor, norm: str) -> Tensor:
-        score = (x.flatten(1) @ self.weight + self.bias).detach().abs()
-        return score / (self.weight.detach().norm() if norm == "l2" else self.weight.detach().abs().sum())
+        weight = self.weight.detach().double()
+        return self.score(x).detach().abs() / (weight.norm() if norm == "l2" else weight.abs().sum())
 
 
 class Sphere(nn.Module):
@@ -42,17 +48,18 @@ class Sphere(nn.Module):
         self.radius = radius
 
     def forward(self, x: Tensor) -> Tensor:
-        score = 20 * ((x.flatten(1) - self.centre).square().sum(dim=1) - self.radius**2)
+        offset = x.flatten(1).double() - self.centre
+        score = (20 * (offset.square().sum(dim=1) - self.radius**2)).float()
         return torch.stack([torch.zeros_like(score), score], dim=1)
 
     def distance(self, x: Tensor, norm: str) -> Tensor:
         offset = (x.flatten(1) - self.centre.detach()).abs().double()
         if norm == "l2":
-            return (self.radius - offset.norm(dim=1)).float()
+            return self.radius - offset.norm(dim=1)
         # The largest |v| + t in every coordinate: n t² + 2 t Σ|v| + |v|² = radius².
         count, total = offset.shape[1], offset.sum(dim=1)
         rest = self.radius**2 - offset.square().sum(dim=1)
-        return (((total**2 + count * rest).sqrt() - total) / count).float()
+        return ((total**2 + count * rest).sqrt() - total) / count
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,7 @@ class Ground:
     images: Tensor
 
     def nearest(self, norm: str) -> Tensor:
-        """Return each sample's distance (N,) to the decision boundary."""
+        """Return each sample's distance (N,) to the decision boundary, in double precision."""
         return self.subject.module.distance(self.images, norm)  # type: ignore[operator]
 
     def outcome(self, attack: Attack, *, size: int | None = None, seed: int = 7) -> Outcome:

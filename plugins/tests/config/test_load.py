@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from datetime import date
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from robustgate.attacks.foolbox import Foolbox
 from robustgate.attacks.pgd import Pgd
+from robustgate.attacks.torchattacks import Torchattacks
 from robustgate.config import Normalize, find, load
 from robustgate.core.errors import ConfigurationError
 
@@ -195,3 +198,62 @@ def test_a_missing_file_and_broken_toml_are_one_message(folder: Path) -> None:
     with pytest.raises(ConfigurationError, match="no such file"):
         load(folder / "absent.toml")
     assert "not valid TOML" in problems(folder, "[gate")[0]
+
+
+LIBRARY = """
+[attacks.theirs]
+method = "torchattacks:PGD"
+eps = 0.004
+parameters = { steps = 40, alpha = 0.001 }
+[attacks.nearest]
+method = "foolbox:L2DeepFoolAttack"
+eps = 0.1
+minimizes = true
+"""
+
+
+needs_both = pytest.mark.skipif(
+    not all(map(find_spec, ("torchattacks", "foolbox"))), reason="needs the extras torchattacks and foolbox"
+)
+
+
+@needs_both
+def test_an_attack_of_a_library_is_named_after_a_colon(folder: Path) -> None:
+    attacks = load(write(folder, GOOD + LIBRARY)).attacks
+    assert attacks["theirs"] == Torchattacks(
+        attack="PGD", eps=0.004, norm="linf", parameters={"steps": 40, "alpha": 0.001}
+    )
+    assert attacks["nearest"] == Foolbox(attack="L2DeepFoolAttack", eps=0.1, norm="l2", minimizes=True)
+
+
+@needs_both
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("torchattacks:PGD", "torchattaks:PGD", "method: unknown name 'torchattaks' in attacks (did you mean 'torchat"),
+        ("torchattacks:PGD", "torchattacks:PDG", "torchattacks has no attack 'PDG' (did you mean 'PGD'?); known: APGD"),
+        ("torchattacks:PGD", "torchattacks", 'names no attack of torchattacks: write method = "torchattacks:PGD"'),
+        (
+            "eps = 0.004\nparam",
+            'attack = "FGSM"\neps = 0.004\nparam',
+            "attacks.theirs.attack: the attack is named twice",
+        ),
+        ("steps = 40, a", "step = 40, a", "parameters: 'step' of PGD is unknown (did you mean 'steps'?)"),
+        ("minimizes = true", "minimises = true", "unknown key 'minimises' (did you mean 'minimizes'?)"),
+        ("minimizes = true", 'norm = "linf"', "norm must be one of l2 for foolbox's L2DeepFoolAttack, got 'linf'"),
+    ],
+)
+def test_a_mistake_in_an_attack_of_a_library_is_named_with_its_place(folder, old: str, new: str, expected: str) -> None:
+    assert LIBRARY.count(old) == 1
+    found = problems(folder, GOOD + LIBRARY.replace(old, new))
+    assert any(problem.startswith("attacks.") and expected in problem for problem in found), found
+
+
+def test_a_library_that_is_not_installed_is_an_error_that_names_the_extra(folder: Path, monkeypatch) -> None:
+    from robustgate.attacks import _library
+
+    monkeypatch.setattr(_library, "find_spec", lambda name: None)
+    assert set(problems(folder, GOOD + LIBRARY)) == {
+        'attacks.theirs: torchattacks:PGD needs a package that is not installed: pip install "robustgate[torchattacks]"',
+        'attacks.nearest: foolbox:L2DeepFoolAttack needs a package that is not installed: pip install "robustgate[foolbox]"',
+    }

@@ -44,6 +44,9 @@ norm = "l2"
 eps = 0.25
 steps = 10
 
+[masking]
+enabled = false
+
 [policies.edge]
 [[policies.edge.rules]]
 name = "floor"

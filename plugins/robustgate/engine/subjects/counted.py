@@ -17,7 +17,7 @@ class CountedTarget:
     """A subject under attack (`AttackTarget`): every call counted, every answer checked.
 
     Gradients are taken through the subject's own network, or through its twin; `mixed` lets them be computed in
-    bfloat16 where torch thinks it safe. Logits that decide anything are the artifact's, in full precision.
+    bfloat16 on a GPU, where torch thinks it safe. Logits that decide anything are the artifact's, in full precision.
     """
 
     def __init__(self, subject: Subject, classes: int, name: str, *, mixed: bool = False) -> None:
@@ -54,9 +54,9 @@ class CountedTarget:
             raise MeasurementError(f"{self.name}: the gradient holds NaN or infinity")
         return check_logits(logits.detach(), len(images), self.classes, self.name), gradients
 
-    def module(self) -> nn.Module:
-        """Return the module that gradients are taken through, its calls counted; the artifact where there is none."""
-        return _Watched(self)
+    def module(self, *, gradient: bool = True) -> nn.Module:
+        """Return the module that gradients are taken through, or else the artifact, as a module; calls are counted."""
+        return _Watched(self, self.subject.differentiable() if gradient else None)
 
     def _module(self, images: Tensor) -> nn.Module:
         if self._swift is None:
@@ -78,23 +78,24 @@ class CountedTarget:
         return flows[0] if values.dim() == 1 else torch.stack(flows, dim=1)
 
     def _precision(self, images: Tensor) -> AbstractContextManager[object]:
-        return torch.autocast(images.device.type, torch.bfloat16) if self.mixed else nullcontext()
+        return torch.autocast(images.device.type, torch.bfloat16) if self.mixed and images.is_cuda else nullcontext()
 
 
 class _Watched(nn.Module):
     """A target as a torch module: what a library calls."""
 
-    def __init__(self, target: CountedTarget) -> None:
+    def __init__(self, target: CountedTarget, inner: nn.Module | None) -> None:
         super().__init__()
-        self._target = [target]  # in a list: a module would count another module's parameters as its own
-        self.inner = target.subject.differentiable()
+        self.target = target
+        self.inner = inner
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (N, classes); gradients flow."""
-        (target,) = self._target
-        target.queries += len(images)
+        if self.inner is None:
+            return self.target.logits(images)
+        self.target.queries += len(images)
         if images.requires_grad:
-            target.gradients += len(images)
+            self.target.gradients += len(images)
         logits: Tensor = self.inner(images)
-        return check_logits(logits, len(images), target.classes, target.name)
+        return check_logits(logits, len(images), self.target.classes, self.target.name)
