@@ -180,7 +180,7 @@ class _Hunt:
 
     def note(self, rows: Tensor, points: Tensor, adversarial: Tensor) -> Tensor:
         """Keep the points that fool and are nearer than those before; return the distances (n,) of all."""
-        distance = (points - self.images[rows]).flatten(1).norm(dim=1)
+        distance: Tensor = (points - self.images[rows]).flatten(1).norm(dim=1)
         better = adversarial & (distance < self.nearest[rows])
         self.nearest[rows[better]], self.best[rows[better]] = distance[better], points[better]
         return distance

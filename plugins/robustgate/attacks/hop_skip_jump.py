@@ -21,6 +21,8 @@ Asking = Generator[Query, Answer, "Tensor"]
 
 # The first estimate's probes are this far from the point, in l2 (the authors' code; the paper says nothing of it).
 FIRST_PROBE = 0.1
+# What a probe changes a value by at least (its root mean square): about one level of 8 bits.
+FINEST = 1 / 256
 # The most halvings of a bisection: float32 tells no closer points apart; of a leap, which is given up then.
 CLOSEST, SHORTEST = 23, 12
 # An estimate from fewer probes is not worth its leap.
@@ -38,9 +40,11 @@ class HopSkipJump:
     boundary: gamma / d of the distance to the image (section IV.C). Leaps begin with the distance over the root of t
     and are halved until the point is adversarial.
 
-    The start is a random image, of uniform noise as in the paper; where that is classified as the sample is, others of
-    coarser and coarser tiles follow, `tries` in all. A sample for which none fools stands. A leap that no halving
-    makes adversarial is given up, and the next estimate is from the same point: the paper would halve for ever.
+    Three things are other than in the paper. The start is a random image, of uniform noise as there; where that is
+    classified as the sample is, others of coarser and coarser tiles follow, `tries` in all, and a sample for which none
+    fools stands. Probes are a level of 8 bits away at least: on a network whose inputs are rounded to 8 bits the
+    paper's tell nothing, and the norms found are five times as large. A leap that no halving makes adversarial is given
+    up, and the next estimate is from the same point; the paper would halve for ever.
     """
 
     needs_gradient: ClassVar[bool] = False
@@ -81,6 +85,7 @@ class HopSkipJump:
             counts = room[rows].clamp_max(int(self.initial_evaluations * math.sqrt(turn)))
             distances = hunt.distances(rows)
             reach = distances.new_full(distances.shape, FIRST_PROBE) if turn == 1 else self.gamma / values * distances
+            reach = reach.clamp_min(FINEST * math.sqrt(values))
             normals = yield from hunt.probe(rows, counts, reach)
             leapt = yield from hunt.leap(rows, normals, distances / math.sqrt(turn))
             yield from hunt.come_back(rows[leapt], halvings)

@@ -31,6 +31,10 @@ class Jitter:
     The distance is squared: a walk by directions is the same. And with two classes the largest logit is held constant
     as the gradient is taken: where one logit is zero, or they are each other's negative, the divided logits are
     constant, and no gradient would be left.
+
+    The noise can cost more than it finds: where the scaled softmax is still close to the one-hot label it outweighs the
+    loss, and the walk is random. On the published ResNet-20 (linf 1/255, 10 steps of a quarter) 24 of 100 images stand
+    with a `std` of 0, and 50 or more with the paper's 0.1, here and in torchattacks.
     """
 
     needs_gradient: ClassVar[bool] = True

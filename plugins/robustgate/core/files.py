@@ -5,20 +5,24 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write `content` to `path` so that a reader, or a killed run, sees the old file or the new one, never a part.
+@contextmanager
+def whole(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that takes the place of `path` once it is on the disk.
 
-    Text is encoded as UTF-8. The folder is made where it is missing.
+    A reader, or a killed run, sees the old file or the new one, never a part; an error leaves what was there. The
+    folder is made where it is missing.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = content.encode() if isinstance(content, str) else content
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         # mkstemp makes files that only their owner can read; a report is for everybody whom the umask lets in.
@@ -29,6 +33,12 @@ def write_whole(path: Path, content: str | bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write `content` to `path`, whole or not at all. Text is encoded as UTF-8."""
+    with whole(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
 
 
 def sha256(path: Path) -> str:

@@ -30,7 +30,7 @@ MOST = 1 / 3
 
 @dataclass(frozen=True, kw_only=True)
 class Caps:
-    """What no attack may exceed: queries about one sample, seconds of one case. What does is not measured."""
+    """What no attack may exceed: queries about one sample, gradients among them, and seconds of one case."""
 
     queries: int = 100_000
     seconds: float = 3600.0
@@ -128,7 +128,7 @@ class Arena:
             raise MeasurementError(f"{name} asked about {tuple(points.shape)} for {len(rows)} samples")
         if not points.isfinite().all():
             raise MeasurementError(f"{name} asked about a point with NaN or infinity")
-        if int(ledger.queries[rows.cpu()].max()) >= self.caps.queries:
+        if int((ledger.queries + ledger.gradients)[rows.cpu()].max()) >= self.caps.queries:
             raise MeasurementError(f"{name} asked {self.caps.queries:,} times about one sample and is not done")
         return Query(rows, points.detach().clamp(0, 1), query.loss)
 

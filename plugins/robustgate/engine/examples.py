@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy
@@ -17,6 +15,7 @@ from torch import Tensor
 
 from robustgate.core.components import Samples
 from robustgate.core.errors import MeasurementError
+from robustgate.core.files import whole
 from robustgate.engine.measure import BATCH, Outcome
 
 EXAMPLES = "examples.npy"
@@ -107,7 +106,7 @@ def export(folder: Path, outcome: Outcome, samples: Samples, path: Path) -> None
     }
     parts = [index[start : start + BATCH] for start in range(0, len(index), BATCH)]
     height, width, channels = samples.images.shape[1:]
-    with _whole(path) as file, zipfile.ZipFile(file, "w") as archive:
+    with whole(path) as file, zipfile.ZipFile(file, "w") as archive:
         for name, array in arrays.items():
             if array is not None:
                 with archive.open(f"{name}.npy", "w") as entry:
@@ -124,18 +123,3 @@ def _stream(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...], parts: 
         npy.write_array_header_1_0(entry, {"descr": descr, "fortran_order": False, "shape": shape})
         for part in parts:
             entry.write(part.astype(descr).tobytes())
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file that takes the place of `path` once it is on the disk; an error leaves what was there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

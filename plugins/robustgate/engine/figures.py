@@ -35,10 +35,11 @@ FIGURES: tuple[Figure, ...] = ("twin", "transferred", "gradient_free")
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """What one attack did: the outcome of N samples, and the folder that keeps its examples."""
+    """A measurement: the outcome of N samples, the folder that keeps it, and whether it was kept from before."""
 
     outcome: Outcome
     folder: Path
+    cached: bool = False
 
     @property
     def places(self) -> NDArray[np.int64]:

@@ -91,6 +91,7 @@ def test_l2_from_a_random_start_turns_to_the_steepest_direction(linear, eps: flo
 ATTACKS = {
     "ddn": {"eps": 0.3, "steps": 40},
     "deepfool": {"eps": 0.3, "steps": 20},
+    "fab": {"eps": 0.03, "steps": 10},
     "fgsm": {"eps": 0.03},
     "foolbox": {"attack": "LinfPGD", "eps": 0.03, "parameters": {"steps": 5, "random_start": False}},
     "gradient_free": {"eps": 0.1, "queries": 60},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from robustgate.core.components import Answer, Samples
 from robustgate.engine.draws import SampleDraws
 from robustgate.engine.networks import Normalized
 from robustgate.engine.subjects import TorchSubject
+from robustgate.testing import pictures
 from robustgate.zoo import cifar_resnet
 
 COUNT = 64
@@ -35,12 +37,6 @@ def changed(points: Tensor, before: Tensor) -> Tensor:
     return ((points - before).abs() > 1e-6).any(dim=1)
 
 
-def extent(flags: Tensor) -> tuple[int, int, int]:
-    """Return the height and width of the box around an image's flags (H, W), and how many are set."""
-    rows, columns = flags.any(dim=1).nonzero()[:, 0], flags.any(dim=0).nonzero()[:, 0]
-    return int(rows[-1] - rows[0]) + 1, int(columns[-1] - columns[0]) + 1, int(flags.sum())
-
-
 @pytest.mark.parametrize("shape", SHAPES)
 def test_an_linf_start_is_vertical_stripes_and_a_change_is_one_square(shape: tuple[int, int]) -> None:
     images, draws = grey(*shape), SampleDraws(range(COUNT))
@@ -49,20 +45,20 @@ def test_an_linf_start_is_vertical_stripes_and_a_change_is_one_square(shape: tup
     torch.testing.assert_close(offset.abs(), torch.full_like(offset, 0.1))
     torch.testing.assert_close(offset, offset[:, :, :1].expand_as(offset))
     assert 0.45 < float((offset[:, :, 0] > 0).float().mean()) < 0.55
-    points = recolour(start, images, LINF, 3, draws.uniform(8))
-    moved = points - images
-    torch.testing.assert_close(moved.abs(), torch.full_like(moved, 0.1))
     seen = torch.zeros(shape, dtype=torch.bool)
-    for flags, offsets in zip(changed(points, start), moved, strict=True):
-        if flags.any():
-            high, wide, _ = extent(flags)
-            assert high == 3  # a stripe that had the new colour already is not changed
-            assert wide <= 3
-            for channel in offsets:
-                assert len(set((channel[flags] > 0).tolist())) == 1
-        seen |= flags
-    assert seen[-1].any()
-    assert seen[0].any()
+    for _ in range(20):
+        points = recolour(start, images, LINF, 3, draws.uniform(8))
+        moved = points - images
+        torch.testing.assert_close(moved.abs(), torch.full_like(moved, 0.1))
+        for flags, offsets in zip(changed(points, start), moved, strict=True):
+            seen |= flags
+            if flags.any():
+                rows, columns = flags.any(dim=1).nonzero()[:, 0], flags.any(dim=0).nonzero()[:, 0]
+                assert int(rows[-1] - rows[0]) == 2
+                assert int(columns[-1] - columns[0]) <= 2  # a stripe that has the new colour already does not change
+                assert all(len(set((channel[flags] > 0).tolist())) == 1 for channel in offsets)
+    # Every pixel has its turn, those at the edges too.
+    assert seen.all()
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -75,9 +71,9 @@ def test_an_l2_change_moves_budget_and_uses_all_of_it(shape: tuple[int, int]) ->
         before, points = points, move_budget(points, images, L2, 3, draws.uniform(8))
         assert float((L2.size(points - images) - 0.3).abs().max()) <= 1e-5
         # Two squares of 9 pixels, one of which is zero now where the other does not cover it.
-        assert int(changed(points, before).flatten(1).sum(dim=1).max()) <= 18
-    emptied = ((points - images).abs().amax(dim=1) <= 1e-6).flatten(1).sum(dim=1)
-    assert int(emptied.min()) > 0
+        flags, filled = changed(points, before), changed(points, images)
+        assert int(flags.flatten(1).sum(dim=1).max()) <= 18
+        assert int((flags & filled).flatten(1).sum(dim=1).max()) <= 9
 
 
 def test_a_bump_is_the_papers() -> None:
@@ -111,19 +107,20 @@ def test_linf_reaches_what_a_linear_network_has_in_reach(shape: tuple[int, int])
     field = ground("linear", side=shape)
     nearest = field.nearest("linf").numpy()
     eps = float(np.quantile(nearest, 0.5))
-    outcome = field.outcome(Square(eps=eps, queries=2000))
+    outcome = field.outcome(Square(eps=eps, queries=1000))
     assert outcome.correct[nearest > eps + 1e-6].all()
     assert not outcome.correct[nearest < 0.99 * eps].any()
 
 
-def test_l2_comes_near_what_a_linear_network_has_in_reach() -> None:
-    # It keeps to squares of three pixels, so that it ends in the mean of its bumps, not along w: 0.8 of the way.
-    field = ground("linear", side=(5, 7), count=48)
+def test_l2_comes_half_the_way_that_a_linear_network_has_in_reach() -> None:
+    # w is white noise, the worst case for bumps of three pixels: they hardly follow it.
+    field = ground("linear", side=(5, 7))
     nearest = field.nearest("l2").numpy()
-    eps = float(np.quantile(nearest, 0.5))
-    outcome = field.outcome(Square(eps=eps, norm="l2", queries=2000))
+    eps = float(np.quantile(nearest, 0.8))
+    outcome = field.outcome(Square(eps=eps, norm="l2", queries=500))
     assert outcome.correct[nearest > eps + 1e-6].all()
-    assert not outcome.correct[nearest < 0.8 * eps].any()
+    assert not outcome.correct[nearest < 0.5 * eps].any()
+    assert (nearest < 0.5 * eps).sum() >= 10
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -168,22 +165,14 @@ def test_it_drifts_over_the_plateaus_of_coarse_logits(monkeypatch: pytest.Monkey
     attack = Square(eps=eps, queries=600)
     drifting = coarse.outcome(attack).correct.sum()
     # Planted: only what is better is kept, as in the paper. A hair off the margin makes an equal one worse.
-    plain = square.margin
+    plain, hairs = square.margin, itertools.count()
 
     def strict(labels: Tensor):
-        calls = {"count": 0}
+        hair = 1e-5 * next(hairs)
+        return lambda logits: plain(labels)(logits) - hair
 
-        def loss(logits: Tensor) -> Tensor:
-            calls["count"] += 1
-            strict.hair += 1e-5  # type: ignore[attr-defined]
-            return plain(labels)(logits) - strict.hair  # type: ignore[attr-defined]
-
-        return loss
-
-    strict.hair = 0.0  # type: ignore[attr-defined]
     monkeypatch.setattr(square, "margin", strict)
-    print(drifting, coarse.outcome(attack).correct.sum(), field.outcome(attack).correct.sum(), step)
-    assert drifting < coarse.outcome(attack).correct.sum()
+    assert drifting <= coarse.outcome(attack).correct.sum() - 3
 
 
 @pytest.mark.parametrize(
@@ -220,14 +209,44 @@ def resnet(real_data: Path) -> Ground:
     return Ground(TorchSubject(module, CPU), samples, images)
 
 
-@pytest.mark.parametrize(("norm", "eps"), [("linf", 8 / 255), ("l2", 1.0)])
-def test_no_weaker_than_torchattacks(resnet: Ground, norm: str, eps: float) -> None:
+def balanced() -> Ground:
+    """Return a random network of ten classes, its bias such that it tells pictures apart, and 300 pictures."""
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        layers = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, stride=2), nn.ReLU()]
+        last = nn.Linear(128, 10)
+        network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), last)
+        images = pictures(300, 32)
+        last.bias -= network(images).mean(dim=0)
+        labels = network(images).argmax(dim=1)
+    pixels = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+    classes = tuple(map(str, range(10)))
+    samples = Samples(images=pixels.contiguous().numpy(), labels=labels.numpy(), classes=classes, names=("",) * 300)
+    return Ground(TorchSubject(network, CPU), samples, images)
+
+
+def fallen_to_torchattacks(field: Ground, size: int, **parameters) -> int:
+    """Run their Square on batches of `size`: all images of a batch share its squares, so that its luck is shared."""
     torchattacks = pytest.importorskip("torchattacks")
-    labels = torch.tensor(resnet.samples.labels)
-    name = {"linf": "Linf", "l2": "L2"}[norm]
-    other = torchattacks.Square(resnet.subject.module, norm=name, eps=eps, n_queries=100, seed=0)
-    found = resnet.subject.logits(other(resnet.images, labels)).argmax(dim=1)
-    robust = resnet.outcome(Square(eps=eps, norm=norm, queries=101)).correct
-    print(norm, eps, robust.sum(), int((found == labels).sum()))
-    assert 0 < robust.mean() < 0.5
-    assert robust.sum() <= int((found == labels).sum()) + 1
+    labels, fallen = torch.tensor(field.samples.labels), 0
+    for start in range(0, len(labels), size):
+        attack = torchattacks.Square(field.subject.module, seed=start, **parameters)
+        images, truth = field.images[start : start + size], labels[start : start + size]
+        fallen += int((field.subject.logits(attack(images, truth)).argmax(dim=1) != truth).sum())
+    return fallen
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.01), ("l2", 0.3)])
+def test_no_weaker_than_torchattacks(norm: str, eps: float) -> None:
+    # Six runs of either felled 173 to 185 of 300 in linf, three in l2 114 to 121: within 12 is what chance explains.
+    field = balanced()
+    theirs = fallen_to_torchattacks(field, 10, norm={"linf": "Linf", "l2": "L2"}[norm], eps=eps, n_queries=100)
+    ours = int((~field.outcome(Square(eps=eps, norm=norm, queries=101)).correct).sum())
+    assert 90 < ours < 210
+    assert ours >= theirs - 12
+
+
+def test_no_weaker_than_torchattacks_on_real_images(resnet: Ground) -> None:
+    theirs = fallen_to_torchattacks(resnet, 10, norm="Linf", eps=8 / 255, n_queries=40)
+    ours = int((~resnet.outcome(Square(eps=8 / 255, queries=41)).correct).sum())
+    assert ours >= theirs - 6

@@ -140,7 +140,9 @@ def attacked(folder: Path, subject, samples: Samples, attack) -> Part:
     return Part(outcome=outcome, folder=folder)
 
 
-@pytest.mark.parametrize("attack", [Fgsm(eps=0.02), Pgd(eps=0.08, norm="l2", steps=40, random_start=False), Ddn(eps=0.08, steps=100)])
+@pytest.mark.parametrize(
+    "attack", [Fgsm(eps=0.02), Pgd(eps=0.08, norm="l2", steps=40, random_start=False), Ddn(eps=0.08, steps=100)]
+)
 def test_what_fells_a_reference_fells_its_equal_and_stretched_what_is_a_little_farther(tmp_path: Path, attack) -> None:
     network = Linear()
     samples, images = samples_of(network)
@@ -317,9 +319,9 @@ def test_an_int8_file_is_measured_by_three_figures_and_the_worst_counts(tiny) ->
     gate = open_gate(tiny.configure(QUERIES, extra=INT8))
     case = case_named(gate, "tiny-int8-day-pgd")
     found = gate.result(case)
-    parts = {figure: gate._part(case, figure) for figure in FIGURES}
+    parts = {figure: gate.measurements.of(case, figure) for figure in FIGURES}
     standing = np.all([part.outcome.correct for part in parts.values()], axis=0)
-    outcome, _, _ = gate._outcome(case)
+    outcome = gate.measurements.of(case).outcome
     np.testing.assert_array_equal(outcome.correct, standing)
     assert found.correct == standing.sum()
     assert found.details["figures"] == {name: part.outcome.correct.mean() for name, part in parts.items()}
@@ -334,7 +336,7 @@ def test_an_int8_file_is_measured_by_three_figures_and_the_worst_counts(tiny) ->
     # Every kept example fools the file, within the budget.
     rows = np.flatnonzero(outcome.examples >= 0)
     assert len(rows) == found.details["fallen"]
-    points = gate._part(case).points(rows)
+    points = gate.measurements.of(case).points(rows)
     samples = gate.library.samples("day", "test")
     predicted = gate.foundry.subject(case.variant).logits(points).argmax(dim=1).numpy()
     np.testing.assert_array_equal(predicted, outcome.predictions[rows])
@@ -345,7 +347,7 @@ def test_an_int8_file_is_measured_by_three_figures_and_the_worst_counts(tiny) ->
 
 def test_a_twin_that_lies_is_caught_by_the_gate(tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     honest = open_gate(tiny.configure(QUERIES, extra=INT8))
-    expected = honest._outcome(case_named(honest, "tiny-int8-day-pgd"))[0].correct
+    expected = honest.measurements.of(case_named(honest, "tiny-int8-day-pgd")).outcome.correct
     differentiable = OnnxSubject.differentiable
 
     class Turned(nn.Module):
@@ -363,7 +365,7 @@ def test_a_twin_that_lies_is_caught_by_the_gate(tiny, monkeypatch: pytest.Monkey
     figures = gate.result(case_named(gate, "tiny-int8-day-pgd")).details["figures"]
     assert figures["twin"] > expected.mean() + 0.02
     assert figures["transferred"] < figures["twin"]
-    found = gate._outcome(case_named(gate, "tiny-int8-day-pgd"))[0].correct
+    found = gate.measurements.of(case_named(gate, "tiny-int8-day-pgd")).outcome.correct
     np.testing.assert_array_equal(found, expected)
 
 
@@ -376,12 +378,14 @@ def test_a_reference_and_a_network_have_one_figure(tiny) -> None:
 def test_attacks_of_one_budget_share_the_gradient_free_figure(tiny) -> None:
     same = ("eps = 0.05", "eps = 0.02")
     gate = open_gate(tiny.configure(QUERIES, same, extra=INT8))
-    fgsm, pgd = (gate._part(case_named(gate, f"tiny-int8-day-{name}"), "gradient_free") for name in ("fgsm", "pgd"))
+    fgsm, pgd = (
+        gate.measurements.of(case_named(gate, f"tiny-int8-day-{name}"), "gradient_free") for name in ("fgsm", "pgd")
+    )
     assert fgsm.folder == pgd.folder
     other = open_gate(
         tiny.configure(same, ('cache = "cache"', 'cache = "cache"\ngradient_free_queries = 31'), extra=INT8)
     )
-    assert other._part(case_named(other, "tiny-int8-day-pgd"), "gradient_free").folder != pgd.folder
+    assert other.measurements.of(case_named(other, "tiny-int8-day-pgd"), "gradient_free").folder != pgd.folder
 
 
 def test_a_file_without_a_gradient_says_why_and_has_two_figures(tiny, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -445,10 +449,10 @@ def test_a_tflite_file_is_measured_without_any_gradient(real_data: Path, tmp_pat
     details = gate.result(case).details
     assert details["figures"]["twin"] is None
     assert "mlperf_tiny_pretrainedResnet_quant" in details["no_gradient"] or "model.tflite" in details["no_gradient"]
-    parts = [gate._part(case, figure) for figure in FIGURES[1:]]
-    outcome = gate._outcome(case)[0]
+    parts = [gate.measurements.of(case, figure) for figure in FIGURES[1:]]
+    outcome = gate.measurements.of(case).outcome
     np.testing.assert_array_equal(outcome.correct, np.all([part.outcome.correct for part in parts], axis=0))
-    clean = gate._outcome(case_named(gate, "resnet-vendor-cifar"))[0]
+    clean = gate.measurements.of(case_named(gate, "resnet-vendor-cifar")).outcome
     assert outcome.correct.sum() < clean.correct.sum()
     assert details["gradients"] == 0
 
@@ -464,8 +468,11 @@ def test_the_worst_case_is_the_and_of_its_parts(tiny, compression: str) -> None:
     gate = open_gate(tiny.configure(*changes, extra=INT8 + WORST))
     case = case_named(gate, f"tiny-{compression}-day-worst")
     found = gate.result(case)
-    parts = {name: gate._outcome(case_named(gate, f"tiny-{compression}-day-{name}"))[0] for name in ("fgsm", "pgd")}
-    outcome, _, _ = gate._outcome(case)
+    parts = {
+        name: gate.measurements.of(case_named(gate, f"tiny-{compression}-day-{name}")).outcome
+        for name in ("fgsm", "pgd")
+    }
+    outcome = gate.measurements.of(case).outcome
     both = parts["fgsm"].correct & parts["pgd"].correct
     np.testing.assert_array_equal(outcome.correct, both)
     assert found.correct == both.sum()
@@ -479,13 +486,13 @@ def test_the_worst_case_measures_nothing_anew(tiny, monkeypatch: pytest.MonkeyPa
     gate = open_gate(tiny.configure(extra=WORST))
     for name in ("fgsm", "pgd"):
         gate.result(case_named(gate, f"tiny-none-day-{name}"))
-    monkeypatch.setattr("robustgate.engine.gate.measure_adversarial", None)
+    monkeypatch.setattr("robustgate.engine.measurements.measure_adversarial", None)
     case = case_named(gate, "tiny-none-day-worst")
     assert gate.result(case).correct == tiny.correct(tiny.day, 127.5, shift=255 * 0.05)
     # Norms agree, budgets do not; the smaller norm of both attacks counts.
     assert (case.shift.norm, case.shift.eps, case.shift.detail) == ("linf", None, "union of fgsm, pgd")
     assert case.shift.phrase == "under worst (union of fgsm, pgd)"
-    outcome = gate._outcome(case)[0]
+    outcome = gate.measurements.of(case).outcome
     assert outcome.norms is not None
     assert float(outcome.norms[outcome.predictions != outcome.labels].max()) == pytest.approx(0.05, abs=1e-6)
 
@@ -559,4 +566,4 @@ def test_the_terms_reach_the_attacks_and_the_key(tiny) -> None:
 
 def test_half_precision_is_for_a_gpu_alone(tiny) -> None:
     gate = open_gate(tiny.configure(('cache = "cache"', 'cache = "cache"\nmixed_precision = true')))
-    assert gate.terms.mixed == (gate.device.type == "cuda")
+    assert gate.measurements.terms.mixed == (gate.device.type == "cuda")

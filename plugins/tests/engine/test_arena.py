@@ -239,6 +239,11 @@ def endless(pictures: Tensor, labels: Tensor) -> Walk:
         yield Query(everyone(pictures), pictures)
 
 
+def endless_climb(pictures: Tensor, labels: Tensor) -> Walk:
+    while True:
+        yield Query(everyone(pictures), pictures, cross_entropy(labels))
+
+
 def nan(pictures: Tensor, labels: Tensor) -> Walk:
     yield Query(everyone(pictures), pictures * float("nan"))
 
@@ -257,6 +262,7 @@ def test_an_attack_that_asks_nothing_fells_nothing() -> None:
     ("script", "caps", "message"),
     [
         (endless, Caps(queries=30), "asked 30 times about one sample and is not done"),
+        (endless_climb, Caps(queries=30), "asked 30 times about one sample and is not done"),
         (endless, Caps(seconds=0.05), r"took longer than 0\.05 s and is not done"),
         (nan, Caps(), "NaN or infinity"),
         (misshapen, Caps(), r"asked about \(8, 3, 2, 4\) for 8 samples"),

@@ -38,7 +38,7 @@ def case_named(gate: Gate, name: str) -> Case:
 
 def kept(gate: Gate, name: str) -> tuple[Path, Outcome]:
     found = gate.result(case_named(gate, name))
-    folder = gate.store.folder / "measurements" / str(found.measurement)
+    folder = gate.foundry.store.folder / "measurements" / str(found.measurement)
     return folder, Outcome.load(folder / OUTCOMES, {})
 
 
@@ -210,7 +210,7 @@ def test_an_attack_that_raises_leaves_nothing(tiny, monkeypatch: pytest.MonkeyPa
     with pytest.raises(MeasurementError, match="planted"):
         gate.result(case)
     assert sum(sizes) > 0  # some were on the disk already
-    assert not [one for one in (gate.store.folder / "measurements").rglob("*") if one.suffix != ".lock"]
+    assert not [one for one in (gate.foundry.store.folder / "measurements").rglob("*") if one.suffix != ".lock"]
     with pytest.raises(MeasurementError, match="planted"):
         gate.export_examples(case, tiny.folder / "out")
     assert not (tiny.folder / "out").exists()
