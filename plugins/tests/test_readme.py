@@ -27,9 +27,11 @@ def test_its_configuration_plans_as_it_stands(tmp_path: Path) -> None:
         "resnet18-none-amazon",
         "resnet18-none-amazon_to_webcam",
         "resnet18-none-amazon-pgd",
+        "resnet18-none-amazon-linf",
         "resnet18-int8-amazon",
         "resnet18-int8-amazon_to_webcam",
         "resnet18-int8-amazon-pgd",
+        "resnet18-int8-amazon-linf",
     ]
     assert len([line for line in configuration.splitlines() if line and not line.startswith("[")]) <= 15
 

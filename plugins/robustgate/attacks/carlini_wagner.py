@@ -104,9 +104,8 @@ class CarliniWagner:
         reach = (hunt.gap / slope).clamp(NEAR, LARGE)
         low, high = torch.zeros_like(slope), torch.full_like(slope, float("inf"))
         # Distance² + c (gap - slope · distance) is smallest at c · slope / 2: on the boundary if c is 2 reach / slope.
-        c = (FIRST_C * 2 * reach / slope).clamp(max=LARGE)
-        if self.initial_c is not None:
-            c = torch.full_like(slope, self.initial_c)
+        guess = (FIRST_C * 2 * reach / slope).clamp(max=LARGE)
+        c = guess if self.initial_c is None else torch.full_like(slope, self.initial_c)
         spread = budget.size(stretch(box(images)))
         rows = (slope > 0).nonzero()[:, 0]
         for _ in range(self.binary_searches):
@@ -117,9 +116,11 @@ class CarliniWagner:
             fooled = torch.zeros_like(labels, dtype=torch.bool)
             fooled[rows] = yield from self._descend(hunt, rows, c[rows], rate[rows])
             low, high = low.maximum(c).where(~fooled, low), high.minimum(c).where(fooled, high)
+            # While c is below the guess, it is c that was too small, and not the steps.
+            farther = reach.where(c < guess, (10 * reach).clamp(max=LARGE))
+            reach = hunt.nearest.where(hunt.nearest.isfinite(), farther)
+            gains = hunt.nearest.isinf() | (hunt.nearest <= (1 - GAIN) * before) | ((low == 0) & (c > guess))
             c = ((low + high) / 2).where(high.isfinite(), (10 * c).clamp(max=LARGE))
-            reach = hunt.nearest.where(hunt.nearest.isfinite(), (10 * reach).clamp(max=LARGE))
-            gains = hunt.nearest.isinf() | (hunt.nearest <= (1 - GAIN) * before)
             rows = rows[gains[rows]] if self.abort_early else rows
         found = hunt.nearest.isfinite().nonzero()[:, 0]
         if len(found):

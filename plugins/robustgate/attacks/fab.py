@@ -34,7 +34,7 @@ class Fab:
     towards a class: the first is from the image, the others from random points at half of the norm found so far or of
     `eps`, whichever is smaller. `steps` are those of one walk.
 
-    At the end, where the paper interpolates three times, a bisection of `refinements` halvings comes from the best
+    At the end, in place of the paper's own final search, a bisection of `refinements` halvings comes from the best
     point to the boundary; it needs decisions only. A walk ends where no class has a gradient, which the paper leaves
     open.
     """
@@ -163,7 +163,7 @@ def nearest_plane(values: Tensor, gradient: Tensor, budget: Budget) -> tuple[Ten
     """Return the value (n,) and gradient (n, 3, H, W) of the nearest of K planes, and for which samples there is one.
 
     `values` (n, K) are zero on the planes, `gradient` (n, K, 3, H, W) theirs. A plane is as far as its value over the
-    dual norm of its gradient, as if there were no box (eq. 7).
+    dual norm of its gradient, as if there were no box.
     """
     flat = gradient.flatten(0, 1)
     # The slope along the direction of unit norm is the dual norm, without the squares of tiny numbers.

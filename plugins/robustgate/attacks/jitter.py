@@ -23,7 +23,7 @@ class Jitter:
 
     The logits are divided by their largest absolute value and multiplied by `scale`: a confident network's softmax is
     then not saturated. The loss is the distance from that softmax, with Gaussian noise of standard deviation `std`
-    added at every step, to the one-hot label: the noise turns the walk to other classes (section 4). `relative_step`
+    added at every step, to the one-hot label: the noise turns the walk to other classes. `relative_step`
     and `random_start` are as in `pgd`, and so is the step where none is given.
 
     Three things are other than in the paper. Its loss is divided by the perturbation's norm once a sample is wrong,
@@ -34,7 +34,7 @@ class Jitter:
 
     The noise can cost more than it finds: where the scaled softmax is still close to the one-hot label it outweighs the
     loss, and the walk is random. On the published ResNet-20 (linf 1/255, 10 steps of a quarter) 24 of 100 images stand
-    with a `std` of 0, and 50 or more with the paper's 0.1, here and in torchattacks.
+    with a `std` of 0, and about 50 with 0.1, here and in torchattacks.
     """
 
     needs_gradient: ClassVar[bool] = True

@@ -32,8 +32,8 @@ class Jsma:
     The saliency of all pairs needs the square of the number of values: at 3 x 224 x 224 the memory of 2e10 numbers. But
     it only grows with a and with -b, so of the best pair neither value has two others that are better in both: those
     few are found by sorting, and their pairs searched: three values at most on a trained ResNet-20. Were they more than
-    half of `candidates`, as many are taken along the trade-off between a and -b and as many with the largest sum, and
-    a better pair may be missed.
+    half of `candidates`, as many are taken along the trade-off between a and -b and as many with the largest sum: the
+    best pair may then be missed.
 
     Where no pair has both signs, which the paper leaves open, those with the largest slope of the target's logit less
     the others' mean change; so too against a network of two logits of which one is constant.
@@ -45,7 +45,7 @@ class Jsma:
 
     eps: float
     theta: float = 1.0
-    candidates: int = 256
+    candidates: int = 512
 
     def __post_init__(self) -> None:
         if not 0 < self.eps <= 1:

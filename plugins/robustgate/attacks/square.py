@@ -36,9 +36,9 @@ class Square:
     new values lie on the edge of the ball (algorithm 2); in l2 the start is tiles, and a square is given the budget of
     another (algorithm 3).
 
-    Two things differ from the paper. A change that leaves the margin as it was is kept too: a quantized file's logits
-    lie on a grid, and small squares often move none. And where an image is too low or too narrow for a square, the
-    square is as large as fits.
+    Three things differ from the paper. A change that leaves the margin as it was is kept too: a quantized file's logits
+    lie on a grid, and small squares often move none. In linf a square that has its new colour already takes the
+    opposite one. And where an image is too low or too narrow for a square, the square is as large as fits.
     """
 
     needs_gradient: ClassVar[bool] = False
@@ -104,9 +104,12 @@ def stripes(images: Tensor, budget: Budget, draws: Draws) -> Tensor:
 
 def recolour(best: Tensor, images: Tensor, budget: Budget, side: int, numbers: Tensor) -> Tensor:
     """Return the best points (n, C, H, W) with a square of one colour, each channel of which is at an edge."""
-    down, across = corner(numbers[:, 0:2], side, best)
-    edge = images + budget.eps * signs(numbers[:, 4:7])[:, :, None, None]
-    return edge.where(inside(down, across, side, side), best).clamp(0, 1)
+    window = inside(*corner(numbers[:, 0:2], side, best), side, side)
+    colour = budget.eps * signs(numbers[:, 4:7])[:, :, None, None]
+    points = (images + colour).where(window, best).clamp(0, 1)
+    # Where it has that colour already the query would be wasted: the opposite one then.
+    same = (points == best).flatten(1).all(dim=1)[:, None, None, None]
+    return (images - colour).where(window & same, points).clamp(0, 1)
 
 
 def tiles(images: Tensor, budget: Budget, draws: Draws) -> Tensor:

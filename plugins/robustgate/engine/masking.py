@@ -8,7 +8,7 @@ al. (2019, arXiv 1902.06705). Here they are counted; `judge_masking` says what i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal, cast
@@ -35,11 +35,16 @@ from robustgate.statistics.paired import PairedCounts
 Mask = NDArray[np.bool_]
 
 # The budgets, in units of eps, over which accuracy must fall.
-FACTORS = (0.25, 0.5, 1.0, 2.0)
+FACTORS = (0.25, 0.5, 1.0, 2.0, 8.0)
+# Those at which no attack without gradients may do better. Close by, a gradient can mislead near the images alone, but a
+# few hundred queries show little of it; far off they show much, and where the gradient is sound nothing is left to them.
+GRADIENT_FREE = (1.0, 8.0)
 # How many times as many steps must not help the model.
 MORE = 4
-# The walks of a trial that reports its progress: those of FACTORS, DLR, without a bound, more steps, without gradient.
-WALKS = len(FACTORS) + 4
+# Over all its steps, how far the walk without a bound may go, in units of its budget.
+EVEN = 1.25
+# The walks that a trial takes at least: beside these, DLR, without a bound, and more steps.
+WALKS = len(FACTORS) + len(GRADIENT_FREE) + 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +73,11 @@ class MaskingChecks:
     def unbounded(self, values: int) -> Pgd:
         """Return PGD with a budget that holds all images of so many values.
 
-        It starts at the image: a point drawn from that ball is noise, which fools without any gradient.
+        It starts at the image: a point drawn from that ball is noise, which fools without any gradient. And it walks in
+        even steps: one of the whole budget lands on black and white, where a quantizer's range ends, and its slope.
         """
-        return self.pgd(eps=1.0 if self.norm == "linf" else math.sqrt(values), random_start=False)
+        eps = 1.0 if self.norm == "linf" else math.sqrt(values)
+        return self.pgd(eps=eps, random_start=False, relative_step=EVEN / self.settings.steps)
 
     def gradient_free(self, factor: float) -> Square:
         """Return the attack that needs no gradient."""
@@ -103,7 +110,7 @@ def measure_masking(
         checked = {check: asdict(counts) for check, counts in trial.checked().items()}
         found: dict[str, Any] = {"checks": checked}
     else:
-        trial.stand("gradient-free", checks.gradient_free(1.0), trial.everyone)
+        trial.stand("gradient-free at 1 eps", checks.gradient_free(1.0), trial.everyone)
         found = {"no_gradient": missing}
     return trial.outcome({**found, "walks": trial.walks})
 
@@ -126,6 +133,11 @@ def first_right(target: CountedTarget, samples: Samples, count: int, seed: int) 
         raise MeasurementError(f"{target.name}: none of {len(samples)} samples is classified right: nothing to attack")
     names = tuple(samples.names[row] for row in found)
     return Samples(images=samples.images[found], labels=samples.labels[found], classes=samples.classes, names=names)
+
+
+def worst(counts: Iterable[PairedCounts]) -> PairedCounts:
+    """Return the counts with the largest drop."""
+    return max(counts, key=lambda one: one.drop)
 
 
 class Trial:
@@ -163,8 +175,8 @@ class Trial:
         return {
             "unbounded budget": PairedCounts.of(self.unbounded(), ~everyone),
             "more steps": self.more_steps(at[1.0]),
-            "gradient-free": self.gradient_free(at[max(FACTORS)]),
-            "monotone": max(rises, key=lambda rise: rise.drop),
+            "gradient-free": worst(self.gradient_free(at[factor], factor) for factor in GRADIENT_FREE),
+            "monotone": worst(PairedCounts.of(larger, smaller) for smaller, larger in pairwise(at.values())),
             "loss scale": self.loss_scale(at[1.0]),
             "zero gradient": PairedCounts.of(zero, ~everyone),
         }
@@ -187,16 +199,15 @@ class Trial:
             more |= plain
         return PairedCounts.of(more, plain)
 
-    def gradient_free(self, plain: Mask) -> PairedCounts:
-        """Count the samples that only the gradients leave standing, and those that only they fell; as sparing.
+    def gradient_free(self, plain: Mask, factor: float) -> PairedCounts:
+        """Count the samples that at a budget only the gradients leave standing, and those that only they fell.
 
-        At the largest budget: a sound gradient leaves little standing there, which costs little, and an attack
-        without one reaches further than at eps.
+        As sparing as `more_steps`.
         """
-        attack = self.checks.gradient_free(max(FACTORS))
-        free = self.stand("gradient-free", attack, plain)
+        attack, walk = self.checks.gradient_free(factor), f"gradient-free at {factor:g} eps"
+        free = self.stand(walk, attack, plain)
         if self.is_much(plain & ~free):
-            free |= self.stand("gradient-free, others", attack, ~plain)
+            free |= self.stand(f"{walk}, others", attack, ~plain)
         return PairedCounts.of(plain, free)
 
     def loss_scale(self, plain: Mask) -> PairedCounts:

@@ -244,14 +244,15 @@ def test_only_as_many_targets_as_told_the_likeliest_first() -> None:
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_a_saturated_network_does_not_stop_the_climb(norm: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Logits times 1,000: float32 rounds the cross-entropy of all these samples to 0, and its gradient too.
-    eps = float(planes(3).nearest(norm).quantile(0.9))
-    attack = ApgdCe(eps=eps, norm=norm, steps=20)
-    plain, saturated = int(planes(3).outcome(attack).correct.sum()), planes(3, scale=1000.0)
-    assert abs(int(saturated.outcome(attack).correct.sum()) - plain) <= 3
+    # Logits times 1,000: float32 rounds the cross-entropy of nearly all these samples to 0, and its gradient too.
+    nearest = planes(2).nearest(norm).numpy()
+    eps = float(np.quantile(nearest, 0.8))
+    attack, saturated = ApgdCe(eps=eps, norm=norm, steps=30), planes(2, scale=1000.0)
+    certain = np.abs(nearest - eps) > 1e-5
+    np.testing.assert_array_equal(saturated.outcome(attack).correct[certain], (nearest > eps)[certain])
     monkeypatch.setattr(apgd_ce, "log_odds", cross_entropy)
-    assert abs(int(planes(3).outcome(attack).correct.sum()) - plain) <= 1
-    assert int(saturated.outcome(attack).correct.sum()) >= plain + 10
+    np.testing.assert_array_equal(planes(2).outcome(attack).correct[certain], (nearest > eps)[certain])
+    assert saturated.outcome(attack).correct.sum() >= (nearest > eps).sum() + 10
 
 
 def test_restarts_are_for_what_still_stands() -> None:
@@ -305,7 +306,8 @@ def resnet(real_data: Path) -> Ground:
 
 
 # At few steps theirs is stronger by chance: their first check compares the first loss with a zero from the end of an
-# array, takes it for no rise, and so halves a step that is too long for a short walk. From 30 steps on that is even.
+# array, takes it for no rise, and so halves a step that is too long for a short walk. From 30 steps on that is even, but
+# for a sample or two of 100 that either finds or not by its seed.
 @pytest.mark.parametrize(
     ("ours", "theirs", "norm", "eps"),
     [
@@ -322,6 +324,5 @@ def test_no_weaker_than_torchattacks(resnet: Ground, ours, theirs: str, norm: st
         other.n_target_classes = ours.targets
     found = resnet.subject.logits(other(resnet.images, labels)).argmax(dim=1)
     outcome = resnet.outcome(ours)
-    print(theirs, norm, int(outcome.correct.sum()), int((found == labels).sum()))
     assert 0 < outcome.correct.mean() < 0.4
-    assert outcome.correct.sum() <= int((found == labels).sum()) + 1
+    assert outcome.correct.sum() <= int((found == labels).sum()) + 2

@@ -9,7 +9,7 @@ import pytest
 import torch
 from closed_forms import CPU, Ground, ground
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from robustgate.attacks.autoattack import Autoattack
 from robustgate.core.components import Samples
@@ -65,7 +65,7 @@ class Fortress(nn.Module):
         super().__init__()
         self.inner = inner
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         stairs = (x * 2000).round() / 2000
         return self.inner(stairs.detach() + 0 * x)
 
@@ -117,6 +117,5 @@ def test_as_strong_as_torchattacks_standard_version(resnet: Ground) -> None:
     theirs._autoattack.attacks[3].n_queries = 200
     standing = resnet.subject.logits(theirs(resnet.images, labels)).argmax(dim=1) == labels
     outcome = resnet.outcome(Autoattack(eps=eps, steps=10, queries=200))
-    print(int(outcome.correct.sum()), int(standing.sum()), outcome.gradients.mean(), outcome.queries.mean())
     assert abs(int(outcome.correct.sum()) - int(standing.sum())) <= 1
     assert outcome.correct.mean() < 0.2

@@ -33,8 +33,12 @@ class Proof:
 
 # One line for each attack and norm.
 PROOFS: dict[str, list[Proof]] = {
+    "carlini_wagner": [Proof("l2", 0.05)],
     "ddn": [Proof("l2", 0.05)],
     "deepfool": [Proof("l2", 0.01), Proof("linf", 0.01, {"norm": "linf"})],
+    "fab": [Proof("l2", 0.005, {"norm": "l2", "steps": 20}), Proof("linf", 0.005, {"steps": 20})],
+    # By decisions alone it comes as near as its queries let it: test_hop_skip_jump.py has its own bounds.
+    "hop_skip_jump": [],
 }
 CASES = [
     pytest.param(name, place, id=f"{name}-{proof.norm}")

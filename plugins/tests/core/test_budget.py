@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from scipy import stats
@@ -130,3 +132,47 @@ def test_a_point_depends_on_its_own_stream_alone(norm: str) -> None:
     together = Budget(norm, 0.1).random_point(centres, SampleDraws([5, 6, 7, 8]))
     alone = Budget(norm, 0.1).random_point(centres[:1], SampleDraws([7]))
     assert torch.equal(together[2:3], alone)
+
+
+def test_the_l0_size_is_the_share_of_the_values_that_differ() -> None:
+    offset = torch.zeros(3, 3, 2, 2)
+    offset[1, 0, 0, 0], offset[1, 2, 1, 1], offset[2] = 1e-30, -1.0, 0.5
+    assert Budget("l0", 0.1).size(offset).tolist() == pytest.approx([0, 2 / 12, 1])
+
+
+@pytest.mark.parametrize(
+    ("eps", "values", "allowed"),
+    [(0.1, 30, 3), (0.29, 100, 29), (0.1, 39, 3), (7 / 3072, 3072, 7), (0.001, 12, 0), (1.0, 12, 12)],
+)
+def test_an_l0_budget_is_a_whole_number_of_values(eps: float, values: int, allowed: int) -> None:
+    # 0.29 * 100 is 28.999999999999996: what arithmetic takes away is given back.
+    budget, centres = Budget("l0", eps), torch.full((2, 1, 1, values), 0.5)
+    projected = budget.project(centres + 0.1 * noise(2, 1, 1, values).float(), centres)
+    assert (projected != centres).flatten(1).sum(dim=1).tolist() == [allowed] * 2
+    assert budget.contains(budget.size(projected - centres)).all()
+    assert not budget.contains(torch.tensor((allowed + 1) / values))
+
+
+def test_no_image_of_the_l0_ball_is_nearer_than_the_projected_one() -> None:
+    # By brute force over all choices of 2 values of 6; what leaves [0, 1] is clipped.
+    budget, eps_values = Budget("l0", 2 / 6), 2
+    centres = 0.5 * torch.ones(50, 1, 2, 3, dtype=torch.float64)
+    points = (centres + 0.2 * noise(50, 1, 2, 3)).clamp(0, 1)
+    nearest = (budget.project(points, centres) - points).flatten(1).norm(dim=1)
+    flat, origin = points.flatten(1), centres.flatten(1)
+    for chosen in itertools.combinations(range(6), eps_values):
+        moved = origin.clone()
+        moved[:, list(chosen)] = flat[:, list(chosen)]
+        assert (nearest <= (moved - flat).norm(dim=1) + 1e-12).all()
+
+
+def test_what_is_inside_an_l0_ball_stays_and_ties_are_broken_by_place() -> None:
+    centres = torch.zeros(2, 1, 1, 4)
+    points = torch.tensor([[0.0, 0.7, 0.0, 0.2], [0.3, 0.3, 0.3, 0.3]])[:, None, None]
+    expected = torch.tensor([[0.0, 0.7, 0.0, 0.2], [0.3, 0.3, 0.0, 0.0]])[:, None, None]
+    assert torch.equal(Budget("l0", 0.5).project(points, centres), expected)
+    assert torch.equal(Budget("l0", 0.5).project(expected, centres), expected)
+    # The sign of a change does not matter, and each sample has its own ball.
+    assert torch.equal(
+        Budget("l0", 0.25).project(1 - points[:1], 1 - centres[:1])[0, 0, 0], torch.tensor([1, 0.3, 1, 1])
+    )

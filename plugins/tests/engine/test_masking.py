@@ -261,10 +261,13 @@ def test_each_check_counts_what_its_walks_say() -> None:
         AT[0.5]: [0, 1, 2, 3, 6, 7, 8],
         AT[1.0]: [0, 1, 2, 3],
         AT[2.0]: [0, 1],
+        AT[8.0]: [1, 8, 9],
         "pgd unbounded": [5, 6, 7],
         "zero gradient": [1, 9],
-        "gradient-free": [1],
-        "gradient-free, others": [4, 5],
+        "gradient-free at 1 eps": [1, 2, 3],
+        "gradient-free at 1 eps, others": [9],
+        "gradient-free at 8 eps": [1],
+        "gradient-free at 8 eps, others": [4],
         "more steps": [4, 5, 6],
         "more steps, others": [0],
         "pgd on dlr": [0, 7, 8],
@@ -274,7 +277,7 @@ def test_each_check_counts_what_its_walks_say() -> None:
     assert trial.checked() == {
         "unbounded budget": counts(10, 3, 0),
         "more steps": counts(10, 3, 3),  # 4, 5, 6 fell under fewer steps; 1, 2, 3 fall under more
-        "gradient-free": counts(10, 1, 2),  # 0 falls without gradients; 4, 5 do not
+        "gradient-free": counts(10, 2, 1),  # far off 8, 9 fall without gradients, 4 does not; nearer 0, and not 9
         "monotone": counts(10, 3, 2),  # from a quarter to a half of eps: 6, 7, 8 rise, 4, 5 fall
         "loss scale": counts(10, 2, 2),  # of 1, 2, 3 the scale is not to blame for 2; 7, 8 stand under DLR alone
         "zero gradient": counts(10, 2, 0),
@@ -285,9 +288,12 @@ def test_each_check_counts_what_its_walks_say() -> None:
 
 def test_what_cannot_fail_a_check_is_not_attacked() -> None:
     everyone = list(range(10))
-    trial = Planted({AT[0.25]: everyone, AT[0.5]: everyone, AT[1.0]: [0, 1], "pgd on dlr": [0, 1]})
+    trial = Planted(
+        {AT[0.25]: everyone, AT[0.5]: everyone, AT[1.0]: [0, 1], "pgd on dlr": [0, 1], "gradient-free at 1 eps": [0, 1]}
+    )
     assert all(found.drop <= 0.02 for found in trial.checked().values())
-    assert set(trial.asked) == {*AT.values(), "pgd unbounded", "more steps", "gradient-free", "pgd on dlr"}
+    free = {"gradient-free at 1 eps", "gradient-free at 8 eps"}
+    assert set(trial.asked) == {*AT.values(), "pgd unbounded", "more steps", *free, "pgd on dlr"}
     assert len(trial.asked) == WALKS
     # With one more sample allowed, one is not looked at twice.
     assert "more steps, others" in spoilt(0.02).asked
@@ -332,8 +338,8 @@ def test_every_gradient_and_query_is_told(checks: MaskingChecks, monkeypatch: py
     assert details["queries"] == sum(walk["queries"] for walk in details["walks"].values())
     choosing = spent["logits"] - details["queries"]
     assert 0 < choosing <= 128  # the first batch of the split held enough that are right
-    # Six walks of 6 steps, one of 24, one gradient at the image: of these 61 about a sample it takes less than half.
-    assert details["gradients"] <= 32 * 61 / 2
+    # Seven walks of 6 steps, one of 24, one gradient at the image: of these 67 about a sample it takes less than half.
+    assert details["gradients"] <= 32 * 67 / 2
 
 
 def test_batches_do_not_change_a_trial() -> None:
@@ -393,9 +399,9 @@ def test_an_artifact_without_gradient_is_attacked_without() -> None:
     outcome = measure(plain(), BRIEF, missing="model.onnx has none")
     assert outcome.details["no_gradient"] == "model.onnx has none"
     assert "checks" not in outcome.details
-    assert list(outcome.details["walks"]) == ["gradient-free"]
+    (walk,) = outcome.details["walks"].values()
     assert outcome.details["gradients"] == 0
-    assert outcome.details["walks"]["gradient-free"]["eps"] == LINF.eps
+    assert (walk["eps"], walk["attacked"], walk["gradients"]) == (LINF.eps, 12, 0)
 
 
 def test_progress_rises_to_the_end_of_the_last_walk() -> None:
@@ -452,7 +458,7 @@ def test_a_rescaled_walk_asks_about_the_points_of_the_inner_one() -> None:
 def test_budgets_of_the_checks() -> None:
     assert (LINF.unbounded(3072).eps, L2.unbounded(3072).eps) == (1.0, pytest.approx(55.4256))
     wide = MaskingChecks(norm="linf", eps=0.6, settings=Masking())
-    assert [wide.budget(factor) for factor in FACTORS] == [0.15, 0.3, 0.6, 1.0]
+    assert [wide.budget(factor) for factor in FACTORS] == [0.15, 0.3, 0.6, 1.0, 1.0]
     assert (wide.gradient_free(2.0).eps, wide.gradient_free(2.0).queries) == (1.0, 200)
 
 
