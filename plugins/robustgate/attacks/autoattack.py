@@ -26,10 +26,11 @@ class Autoattack:
     `steps` are those of one climb of APGD and of one target of FAB, `targets` the other classes that both aim at,
     `queries` those of Square. The sizes are the paper's by default.
 
-    The official code differs in this: its first climb is on the rounded cross-entropy, the first check of a climb takes
-    the first step for no rise, its Square shrinks its squares as if it had 10,000 queries (for 5,000 they end at 1/128
-    of the first area), never reaches an image's last row and column, and puts all images' squares at one place. torchattacks' version takes 10 steps, not 100, seeds by the clock, so that no
-    two runs agree, and ends in an IndexError for fewer than four classes.
+    The official code differs in this: its first climb is on the rounded cross-entropy; the first check of a climb
+    compares the first loss with 0, not with the start's; its Square shrinks its squares as if it had 10,000 queries
+    (for 5,000 they end at 1/128 of the first area), never reaches an image's last row and column, and puts all images'
+    squares at one place. torchattacks' version takes 10 steps, not 100, seeds by the clock, so that no two runs agree,
+    and ends in an IndexError for fewer than four classes.
     """
 
     needs_gradient: ClassVar[bool] = True

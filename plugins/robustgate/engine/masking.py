@@ -36,8 +36,8 @@ Mask = NDArray[np.bool_]
 
 # The budgets, in units of eps, over which accuracy must fall.
 FACTORS = (0.25, 0.5, 1.0, 2.0, 8.0)
-# Those at which no attack without gradients may do better. Close by, a gradient can mislead near the images alone, but a
-# few hundred queries show little of it; far off they show much, and where the gradient is sound nothing is left to them.
+# Those at which no attack without gradients may do better. A gradient can mislead near the images alone, but a few
+# hundred queries show little of it there; far off they show much, and a sound gradient leaves nothing to them.
 GRADIENT_FREE = (1.0, 8.0)
 # How many times as many steps must not help the model.
 MORE = 4
@@ -171,7 +171,6 @@ class Trial:
             factor: self.stand(f"pgd at {factor:g} eps", checks.pgd(eps=checks.budget(factor)), everyone)
             for factor in FACTORS
         }
-        rises = [PairedCounts.of(larger, smaller) for smaller, larger in pairwise(at.values())]
         return {
             "unbounded budget": PairedCounts.of(self.unbounded(), ~everyone),
             "more steps": self.more_steps(at[1.0]),

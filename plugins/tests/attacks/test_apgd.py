@@ -305,7 +305,7 @@ def resnet(real_data: Path) -> Ground:
     return Ground(TorchSubject(module, CPU), samples, images)
 
 
-# At few steps theirs is stronger by chance: their first check compares the first loss with a zero from the end of an
+# At 10 steps their APGDT is stronger by chance: its first check compares the first loss with a zero from the end of an
 # array, takes it for no rise, and so halves a step that is too long for a short walk. From 30 steps on that is even, but
 # for a sample or two of 100 that either finds or not by its seed.
 @pytest.mark.parametrize(

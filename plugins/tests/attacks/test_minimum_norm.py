@@ -83,7 +83,11 @@ def check_norms(found: np.ndarray, truth: np.ndarray, tolerance: float) -> None:
 
 def minimizing() -> set[str]:
     kinds = {name: shelf("attacks").component(name) for name in shelf("attacks").names}
-    return {name for name, kind in kinds.items() if kind.minimizes and getattr(kind, "norm", None) != "l0"}
+    return {
+        name
+        for name, kind in kinds.items()
+        if getattr(kind, "minimizes", False) and getattr(kind, "norm", None) != "l0"
+    }
 
 
 def test_every_minimizing_attack_of_the_shelf_is_proven() -> None:
