@@ -124,7 +124,7 @@ SPEED = [
     Row(
         "carlini-wagner l2, 50 steps",
         "carlini_wagner",
-        {"eps": 0.1, "steps": 50, "searches": 1, "initial_constant": 1.0},
+        {"eps": 0.1, "steps": 50, "binary_searches": 1, "initial_c": 1.0},
         {"torchattacks": Peer("CW", {"steps": 50})},
         at_least=3,
         images=200,
@@ -132,7 +132,7 @@ SPEED = [
     Row(
         "carlini-wagner l2, 9 x 50",
         "carlini_wagner",
-        {"eps": 0.1, "steps": 50, "searches": 9},
+        {"eps": 0.1, "steps": 50, "binary_searches": 9},
         {"foolbox": Peer("L2CarliniWagnerAttack", {"steps": 50, "binary_search_steps": 9}, images=50)},
         at_least=3,
         images=100,
