@@ -55,8 +55,8 @@ class CarliniWagner:
     - `initial_c` is by default FIRST_C times the c that fells the linearised network, so that the scale of the logits
       does not matter; the paper's is 1e-3.
     - `abort_early` takes a sample out of a search when its own loss has not fallen by 0.01 % in a tenth of the steps
-      (the paper: when the whole batch's has not), and out of the attack when a search did not bring it nearer by 1 %.
-      Without it every sample spends all steps of all searches.
+      (the authors' code: when the whole batch's has not), and out of the attack when a search did not bring it nearer
+      by 1 %. Without it every sample spends all steps of all searches.
     - A bisection of `refinements` halvings ends the attack, on the segment from the image to its nearest point; it asks
       for logits only.
 
@@ -205,7 +205,7 @@ class _Adam:
         mean = self.first / (1 - math.pow(0.9, self.taken))
         size = (self.second / (1 - math.pow(0.999, self.taken))).sqrt()
         largest = size.amax(dim=(1, 2, 3), keepdim=True)
-        direction: Tensor = mean / (size + 1e-8 * largest).clamp_min(1e-30)
+        direction: Tensor = mean / (size + 1e-8 * largest).clamp_min(1e-20)
         return direction
 
     def keep(self, left: Tensor) -> None:
