@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robustgate.attacks._apgd import climb, refuse_impossible
-from robustgate.attacks.ddn import log_odds
 from robustgate.core.budget import Budget
+from robustgate.core.losses import log_odds
 from robustgate.core.walks import among
 
 if TYPE_CHECKING:

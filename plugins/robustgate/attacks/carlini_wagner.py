@@ -7,10 +7,10 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from robustgate.attacks.deepfool import approach
 from robustgate.core.budget import Budget
 from robustgate.core.components import Answer, Query
 from robustgate.core.losses import margin
+from robustgate.core.walks import approach
 
 if TYPE_CHECKING:
     from torch import Tensor

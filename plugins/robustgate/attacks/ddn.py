@@ -7,9 +7,10 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from robustgate.attacks.deepfool import approach
 from robustgate.core.budget import Budget
-from robustgate.core.components import Answer, Loss, Query
+from robustgate.core.components import Answer, Query
+from robustgate.core.losses import log_odds
+from robustgate.core.walks import approach
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -100,20 +101,6 @@ class Ddn:
     def _rounded(self, points: Tensor) -> Tensor:
         points = points.clamp(0, 1)
         return points if self.levels is None else (points * (self.levels - 1)).round() / (self.levels - 1)
-
-
-def log_odds(labels: Tensor) -> Loss:
-    """Return the log-sum-exp of the other logits less the label's.
-
-    Cross-entropy is its softplus, a growing function: for each sample both gradients point the same way, and DDN only
-    looks where. But this one does not vanish where the network is so sure that float32 rounds its probability to 1.
-    """
-
-    def loss(logits: Tensor) -> Tensor:
-        others = logits.scatter(1, labels[:, None], float("-inf"))
-        return others.logsumexp(dim=1) - logits.gather(1, labels[:, None])[:, 0]
-
-    return loss
 
 
 def ascent(gradient: Tensor, budget: Budget, draws: Draws) -> Tensor:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robustgate.core.budget import Budget
 from robustgate.core.components import Answer, Loss, Query
+from robustgate.core.walks import approach
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -116,19 +117,3 @@ def nearest_boundary(values: Tensor, gradient: Tensor, budget: Budget) -> tuple[
     length = distance.where(moves, distance.new_zeros(())) + BEYOND
     chosen = directions.view_as(gradient).take_along_dim(nearest[:, None, None, None, None], dim=1)[:, 0]
     return length[:, None, None, None] * chosen, moves
-
-
-def approach(images: Tensor, rows: Tensor, points: Tensor, halvings: int) -> Walk:
-    """Bisect the segments from images to their adversarial `points` (n, 3, H, W), of the samples `rows`.
-
-    The engine keeps the nearest adversarial point; the boundary is then known to 2**-halvings of the segment.
-    """
-    import torch
-
-    starts = images[rows]
-    low, high = torch.zeros_like(points[:, :1, :1, :1]), torch.ones_like(points[:, :1, :1, :1])
-    for _ in range(halvings):
-        middle = (low + high) / 2
-        answer = yield Query(rows, starts + middle * (points - starts))
-        fooled = answer.adversarial[:, None, None, None]
-        low, high = low.where(fooled, middle), high.where(~fooled, middle)

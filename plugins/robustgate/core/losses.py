@@ -20,6 +20,20 @@ def cross_entropy(labels: Tensor) -> Loss:
     return lambda logits: functional.cross_entropy(logits, labels, reduction="none")
 
 
+def log_odds(labels: Tensor) -> Loss:
+    """Return the log-sum-exp of the other logits less the label's.
+
+    Cross-entropy is its softplus, a growing function: for each sample both gradients point the same way. But this one
+    does not vanish where the network is so sure that float32 rounds its probability to 1.
+    """
+
+    def loss(logits: Tensor) -> Tensor:
+        others = logits.scatter(1, labels[:, None], float("-inf"))
+        return others.logsumexp(dim=1) - logits.gather(1, labels[:, None])[:, 0]
+
+    return loss
+
+
 def best_other(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the largest logit (N,) but the label's own."""
     masked = logits.scatter(1, labels[:, None], float("-inf"))

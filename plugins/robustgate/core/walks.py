@@ -28,3 +28,19 @@ def among(rows: Tensor, walk: Walk) -> Generator[Query, Answer, Tensor]:
             return rows[~settled]
         answer = yield Query(rows[query.rows], query.points, query.loss)
         settled[query.rows] = answer.settled
+
+
+def approach(images: Tensor, rows: Tensor, points: Tensor, halvings: int) -> Walk:
+    """Bisect the segments from images to their adversarial `points` (n, 3, H, W), of the samples `rows`.
+
+    The engine keeps the nearest adversarial point; the boundary is then known to 2**-halvings of the segment.
+    """
+    import torch
+
+    starts = images[rows]
+    low, high = torch.zeros_like(points[:, :1, :1, :1]), torch.ones_like(points[:, :1, :1, :1])
+    for _ in range(halvings):
+        middle = (low + high) / 2
+        answer = yield Query(rows, starts + middle * (points - starts))
+        fooled = answer.adversarial[:, None, None, None]
+        low, high = low.where(fooled, middle), high.where(~fooled, middle)

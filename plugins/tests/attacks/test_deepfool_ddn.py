@@ -11,11 +11,11 @@ import torch
 from closed_forms import CPU, Ground, Sphere, ground
 from torch import Tensor, nn
 
-from robustgate.attacks.ddn import Ddn, log_odds
+from robustgate.attacks.ddn import Ddn
 from robustgate.attacks.deepfool import Deepfool, nearest_boundary
 from robustgate.core.budget import Budget
 from robustgate.core.components import Answer, Samples
-from robustgate.core.losses import cross_entropy
+from robustgate.core.losses import cross_entropy, log_odds
 from robustgate.engine.arena import Arena, Batch
 from robustgate.engine.draws import SampleDraws
 from robustgate.engine.ledger import Ledger
