@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,21 +15,22 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from robustgate.config import Masking
+from robustgate.config import Masking, load
 from robustgate.core.components import Answer, Samples
 from robustgate.core.errors import ConfigurationError, MeasurementError
 from robustgate.core.losses import cross_entropy
-from robustgate.core.records import Case
+from robustgate.core.records import Case, CaseResult
 from robustgate.domains.digits import Digits
 from robustgate.domains.npz import Npz
 from robustgate.engine.adversarial import Terms
 from robustgate.engine.draws import SampleDraws
+from robustgate.engine.gate import Gate
 from robustgate.engine.judge_masking import CHECKS
 from robustgate.engine.masking import FACTORS, WALKS, MaskingChecks, Trial, first_right, measure_masking
 from robustgate.engine.measure import Outcome
-from robustgate.engine.plan import Plan
+from robustgate.engine.plan import Plan, make_plan
 from robustgate.engine.rescaled import HEALTHY, Rescaled, rescaled
-from robustgate.engine.subjects import CountedTarget, TorchSubject
+from robustgate.engine.subjects import CountedTarget, OnnxSubject, TorchSubject
 from robustgate.statistics.paired import PairedCounts
 from robustgate.training.supervised import Supervised
 from robustgate.zoo import cifar_resnet
@@ -402,6 +404,32 @@ def test_an_artifact_without_gradient_is_attacked_without() -> None:
     (walk,) = outcome.details["walks"].values()
     assert outcome.details["gradients"] == 0
     assert (walk["eps"], walk["attacked"], walk["gradients"]) == (LINF.eps, 12, 0)
+
+
+def test_a_file_is_checked_through_its_twin_and_without_one_only_attacked(
+    tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    int8 = '\n[compressions.int8]\nsteps = [{ method = "static_quantization" }]\n'
+    path = tiny.configure((OFF, "[masking]\nsamples = 40\nsteps = 6\nqueries = 10\n"), extra=int8)
+
+    def result() -> CaseResult:
+        gate = Gate(make_plan(load(path)), today=date(2026, 1, 1))
+        return gate.result(next(case for case in checked(gate.plan) if case.name == "tiny-int8-day-linf"))
+
+    twin = result()
+    assert len(twin.findings) == len(CHECKS)
+    assert twin.details["gradients"] > 40
+    # The artifact is asked about every point whose gradient is the twin's.
+    assert all(walk["queries"] >= walk["gradients"] for walk in twin.details["walks"].values())
+
+    def none(self: OnnxSubject) -> nn.Module:
+        raise self.without_gradient("planted")
+
+    monkeypatch.setattr(OnnxSubject, "differentiable", none)
+    tiny.configure((OFF, "[masking]\nsamples = 30\nqueries = 10\n"), extra=int8)
+    blind = result()
+    assert blind.details["no_gradient"].endswith("planted")
+    assert (blind.verdict, blind.findings, blind.details["gradients"], blind.n) == ("pass", (), 0, 30)
 
 
 def test_progress_rises_to_the_end_of_the_last_walk() -> None:
