@@ -16,6 +16,8 @@ from safetensors.torch import load_file
 from robustgate.zoo import cifar_resnet
 
 CONFIGURATION = """
+[gate]
+gradient_free_queries = 20
 [domains.cifar10]
 kind = "npz"
 files = {{ train = "{data}/cifar/cifar10_train_10000.npz", test = "{data}/cifar/cifar10_test_2000.npz" }}
