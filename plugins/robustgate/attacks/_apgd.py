@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from robustgate.core.budget import Budget
+from robustgate.core.budget import Budget, check_eps
 from robustgate.core.components import Loss, Query
+from robustgate.core.walks import wide
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,10 +44,7 @@ class Climbing(Protocol):
 
 def refuse_impossible(attack: Climbing) -> None:
     """Raise ValueError for parameters that no climb can have."""
-    if not attack.eps > 0:
-        raise ValueError(f"eps must be above 0, in [0, 1] units, got {attack.eps:g}")
-    if attack.norm == "linf" and attack.eps > 1:
-        raise ValueError(f"eps is in [0, 1] units, got {attack.eps:g}: divide by 255")
+    check_eps(attack.eps, attack.norm)
     if attack.steps < 1:
         raise ValueError(f"steps must be at least 1, got {attack.steps}")
     if attack.restarts < 0:
@@ -146,8 +144,3 @@ class Climbers:
         along = budget.project(self.points + self.length * budget.direction(self.gradient), self.centres)
         onward = self.points + share * (along - self.points) + (1 - share) * (self.points - self.before)
         self.before, self.points = self.points, budget.project(onward, self.centres)
-
-
-def wide(flags: Tensor) -> Tensor:
-    """Return (n,) as (n, 1, 1, 1), to go with images."""
-    return flags[:, None, None, None]

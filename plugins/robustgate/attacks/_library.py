@@ -16,6 +16,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from robustgate.core.budget import check_eps
 from robustgate.core.components import Norm, Query
 from robustgate.core.errors import MeasurementError, listing, nearest
 
@@ -53,14 +54,11 @@ class LibraryAttack:
     needs_gradient: bool = True
 
     def __post_init__(self) -> None:
-        if not self.eps > 0:
-            raise ValueError(f"eps must be above 0, in [0, 1] units, got {self.eps:g}")
         if not self.attack:
             raise ValueError(f'names no attack of {self.library}: write method = "{self.library}:PGD"')
         if self.missing_extra is None:
             self._check(lineage(self._source(), self.attack))
-        if self.norm in ("linf", "l0") and self.eps > 1:
-            raise ValueError(f"eps is in [0, 1] units, got {self.eps:g}: divide by 255, or by the number of values")
+        check_eps(self.eps, self.norm)
 
     @property
     def missing_extra(self) -> str | None:

@@ -1,9 +1,10 @@
-"""The nearest point of a plane within the box [0, 1]: exact, for many samples at once."""
+"""Planes, as a linearised network's boundaries: the nearest of several, and the exact step to one within [0, 1]."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from robustgate.core.budget import Budget
 from robustgate.core.components import Norm
 
 if TYPE_CHECKING:
@@ -43,3 +44,17 @@ def step_to_plane(points: Tensor, values: Tensor, gradient: Tensor, norm: Norm) 
     time = (wanted - gained.gather(1, piece)) / speed.gather(1, piece).clamp_min(TINY)
     time = time.clamp(min=0).minimum(ends[:, -1:])
     return (ahead * (time * pace).minimum(room)).to(points.dtype).view_as(points)
+
+
+def nearest_plane(values: Tensor, gradient: Tensor, budget: Budget) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the value (n,) and gradient (n, 3, H, W) of the nearest of K planes, and for which samples there is one.
+
+    `values` (n, K) are zero on the planes, `gradient` (n, K, 3, H, W) theirs. A plane is as far as its value over the
+    dual norm of its gradient, as if there were no box.
+    """
+    slopes = budget.slope(gradient.flatten(0, 1)).view_as(values)
+    # Where nothing slopes, or too little for float32, there is no plane: infinitely far, not 0 / 0.
+    distances = (values.abs() / slopes).where(slopes > 0, slopes.new_full((), float("inf")))
+    distance, nearest = distances.min(dim=1, keepdim=True)
+    chosen = gradient.take_along_dim(nearest[:, :, None, None, None], dim=1)[:, 0]
+    return values.gather(1, nearest)[:, 0], chosen, distance[:, 0].isfinite()

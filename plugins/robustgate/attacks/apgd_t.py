@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from robustgate.attacks._apgd import climb, refuse_impossible
 from robustgate.core.budget import Budget
 from robustgate.core.components import Query
-from robustgate.core.losses import dlr_targeted
+from robustgate.core.losses import dlr_targeted, others
 from robustgate.core.walks import among
 
 if TYPE_CHECKING:
@@ -51,8 +51,7 @@ class ApgdT:
         everyone = torch.arange(len(images), device=images.device)
         answer = yield Query(everyone, images)
         standing = everyone[~answer.settled]
-        others = answer.logits.scatter(1, labels[:, None], float("-inf"))
-        ranked = others.topk(min(self.targets, target.classes - 1), dim=1).indices
+        ranked = others(answer.logits, labels).topk(min(self.targets, target.classes - 1), dim=1).indices
         for _, place in product(range(1 + self.restarts), range(ranked.shape[1])):
             if not len(standing):
                 return

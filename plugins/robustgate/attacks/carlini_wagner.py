@@ -7,7 +7,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from robustgate.core.budget import Budget
+from robustgate.core.budget import Budget, check_eps
 from robustgate.core.components import Answer, Query
 from robustgate.core.losses import margin
 from robustgate.core.walks import approach
@@ -77,8 +77,7 @@ class CarliniWagner:
     refinements: int = 10
 
     def __post_init__(self) -> None:
-        if not self.eps > 0:
-            raise ValueError(f"eps must be above 0, in [0, 1] units, got {self.eps:g}")
+        check_eps(self.eps, self.norm)
         for name, count, least in (
             ("binary_searches", self.binary_searches, 1),
             ("steps", self.steps, 1),
@@ -99,8 +98,7 @@ class CarliniWagner:
         budget = Budget("l2", self.eps)
         first = yield Query(torch.arange(len(images), device=images.device), images, margin(labels))
         hunt = _Hunt(images, labels, first, self.confidence)
-        # The slope along the direction of unit norm is the gradient's norm, without the squares of tiny numbers.
-        slope = (first.gradient * budget.direction(first.gradient)).flatten(1).sum(dim=1)
+        slope = budget.slope(first.gradient)
         reach = (hunt.gap / slope).clamp(NEAR, LARGE)
         low, high = torch.zeros_like(slope), torch.full_like(slope, float("inf"))
         # Distance² + c (gap - slope · distance) is smallest at c · slope / 2: on the boundary if c is 2 reach / slope.
@@ -123,8 +121,7 @@ class CarliniWagner:
             c = ((low + high) / 2).where(high.isfinite(), (10 * c).clamp(max=LARGE))
             rows = rows[gains[rows]] if self.abort_early else rows
         found = hunt.nearest.isfinite().nonzero()[:, 0]
-        if len(found):
-            yield from approach(images, found, hunt.best[found], self.refinements)
+        yield from approach(images, found, hunt.best[found], self.refinements)
 
     def _descend(self, hunt: _Hunt, rows: Tensor, c: Tensor, rate: Tensor) -> Generator[Query, Answer, Tensor]:
         """Walk from the images of the samples `rows` (n,), each with its c and step; return which of them fell."""

@@ -7,7 +7,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from robustgate.core.budget import Budget
+from robustgate.core.budget import Budget, check_eps
 from robustgate.core.components import Answer, Query
 from robustgate.core.losses import log_odds
 from robustgate.core.walks import approach
@@ -51,8 +51,7 @@ class Ddn:
     refinements: int = 10
 
     def __post_init__(self) -> None:
-        if not self.eps > 0:
-            raise ValueError(f"eps must be above 0, in [0, 1] units, got {self.eps:g}")
+        check_eps(self.eps, self.norm)
         if self.steps < 2:
             raise ValueError(f"steps must be at least 2, the first asks about the image itself, got {self.steps}")
         if not 0 < self.gamma < 1:
@@ -67,7 +66,7 @@ class Ddn:
     def run(self, images: Tensor, labels: Tensor, draws: Draws, target: AttackTarget) -> Walk:  # noqa: ARG002
         """Walk around the images on spheres, then come nearer along a straight line."""
         rows, points = yield from self._circle(images, labels, draws)
-        if len(rows) and self.levels is None:
+        if self.levels is None:
             yield from approach(images, rows, points, self.refinements)
 
     def _circle(self, images: Tensor, labels: Tensor, draws: Draws) -> Generator[Query, Answer, tuple[Tensor, Tensor]]:

@@ -6,9 +6,11 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from robustgate.core.budget import Budget
+from robustgate.attacks._plane import nearest_plane
+from robustgate.core.budget import Budget, check_eps
 from robustgate.core.components import Answer, Loss, Query
-from robustgate.core.walks import approach
+from robustgate.core.losses import others
+from robustgate.core.walks import approach, wide
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,10 +48,7 @@ class Deepfool:
     refinements: int = 10
 
     def __post_init__(self) -> None:
-        if not self.eps > 0:
-            raise ValueError(f"eps must be above 0, in [0, 1] units, got {self.eps:g}")
-        if self.norm == "linf" and self.eps > 1:
-            raise ValueError(f"eps is in [0, 1] units, got {self.eps:g}: divide by 255")
+        check_eps(self.eps, self.norm)
         if self.steps < 1:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
         if self.candidates < 2:
@@ -64,14 +63,13 @@ class Deepfool:
         import torch
 
         answer = yield Query(torch.arange(len(images), device=images.device), images)
-        others = answer.logits.scatter(1, labels[:, None], float("-inf"))
         count = min(self.candidates, target.classes) - 1
-        rows, points = yield from self._cross(images, labels, others.topk(count, dim=1).indices)
-        if len(rows):
-            yield from approach(images, rows, points, self.refinements)
+        ranked = others(answer.logits, labels).topk(count, dim=1).indices
+        rows, points = yield from self._cross(images, labels, ranked)
+        yield from approach(images, rows, points, self.refinements)
 
-    def _cross(self, images: Tensor, labels: Tensor, others: Tensor) -> Generator[Query, Answer, tuple[Tensor, Tensor]]:
-        """Return the samples that came over a boundary to any of `others` (N, K), and their points there."""
+    def _cross(self, images: Tensor, labels: Tensor, aims: Tensor) -> Generator[Query, Answer, tuple[Tensor, Tensor]]:
+        """Return the samples that came over a boundary to any of `aims` (N, K), and their points there."""
         import torch
 
         budget = Budget(self.norm, self.eps)
@@ -79,9 +77,9 @@ class Deepfool:
         total = torch.zeros_like(images)
         found: list[tuple[Tensor, Tensor]] = []
         for _ in range(self.steps):
-            answer = yield Query(rows, points, differences(labels[rows], others[rows]))
+            answer = yield Query(rows, points, differences(labels[rows], aims[rows]))
             found.append((rows[answer.adversarial], points[answer.adversarial]))
-            values = differences(labels[rows], others[rows])(answer.logits)
+            values = differences(labels[rows], aims[rows])(answer.logits)
             step, moves = nearest_boundary(values, answer.gradient, budget)
             left = ~answer.adversarial & moves
             if not bool(left.any()):
@@ -94,26 +92,17 @@ class Deepfool:
         return torch.cat([part for part, _ in found]), torch.cat([part for _, part in found])
 
 
-def differences(labels: Tensor, others: Tensor) -> Loss:
-    """Return the loss of K values: the logits of `others` (n, K) less the label's, negative while it is decided for."""
-    return lambda logits: logits.gather(1, others) - logits.gather(1, labels[:, None])
+def differences(labels: Tensor, aims: Tensor) -> Loss:
+    """Return the loss of K values: the logits of `aims` (n, K) less the label's, negative while it is decided for."""
+    return lambda logits: logits.gather(1, aims) - logits.gather(1, labels[:, None])
 
 
 def nearest_boundary(values: Tensor, gradient: Tensor, budget: Budget) -> tuple[Tensor, Tensor]:
     """Return the step (n, 3, H, W) to the nearest of K linearised boundaries, and for which samples there is one.
 
-    `values` (n, K) are the differences of logits, `gradient` (n, K, 3, H, W) theirs. A boundary is as far as its value
-    over the dual norm of its gradient (the paper's eq. 8 for l2, section 4 for linf): l1 for linf, l2 for l2.
+    `values` (n, K) are the differences of logits, `gradient` (n, K, 3, H, W) theirs (the paper's eq. 8 for l2, section
+    4 for linf).
     """
-    samples, columns = values.shape
-    flat = gradient.flatten(0, 1)
-    directions = budget.direction(flat)
-    # The slope along the direction of unit norm is the dual norm, without the squares of tiny numbers.
-    slopes = (flat * directions).flatten(1).sum(dim=1).view(samples, columns)
-    # Where nothing slopes, or too little for float32, there is no boundary: infinitely far, not 0 / 0.
-    distances = (values.abs() / slopes).where(slopes > 0, slopes.new_full((), float("inf")))
-    distance, nearest = distances.min(dim=1)
-    moves = distance.isfinite()
-    length = distance.where(moves, distance.new_zeros(())) + BEYOND
-    chosen = directions.view_as(gradient).take_along_dim(nearest[:, None, None, None, None], dim=1)[:, 0]
-    return length[:, None, None, None] * chosen, moves
+    value, chosen, moves = nearest_plane(values, gradient, budget)
+    distance = (value.abs() / budget.slope(chosen)).where(moves, value.new_zeros(()))
+    return wide(distance + BEYOND) * budget.direction(chosen), moves

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from robustgate.attacks._plane import step_to_plane
+from robustgate.attacks._plane import nearest_plane, step_to_plane
 from robustgate.attacks.deepfool import differences
-from robustgate.core.budget import Budget
+from robustgate.core.budget import Budget, check_eps
 from robustgate.core.components import Answer, Query
+from robustgate.core.losses import others
+from robustgate.core.walks import approach, wide
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,10 +56,7 @@ class Fab:
     refinements: int = 10
 
     def __post_init__(self) -> None:
-        if not self.eps > 0:
-            raise ValueError(f"eps must be above 0, in [0, 1] units, got {self.eps:g}")
-        if self.norm == "linf" and self.eps > 1:
-            raise ValueError(f"eps is in [0, 1] units, got {self.eps:g}: divide by 255")
+        check_eps(self.eps, self.norm)
         for name, least in (("steps", 1), ("restarts", 1), ("targets", 1), ("refinements", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
@@ -76,8 +75,7 @@ class Fab:
         found = Nearest(images, budget)
         answer = yield Query(torch.arange(len(images), device=images.device), images)
         found.note(found.standing(), images, answer)
-        others = answer.logits.scatter(1, labels[:, None], float("-inf"))
-        ranked = others.topk(min(self.targets, target.classes - 1), dim=1).indices
+        ranked = others(answer.logits, labels).topk(min(self.targets, target.classes - 1), dim=1).indices
         aims = torch.split(ranked, 1, dim=1) if self.targeted else (ranked,)
         for aim, restart in product(aims, range(self.restarts)):
             rows = found.standing()
@@ -90,7 +88,8 @@ class Fab:
                 radius = found.norms[rows].clamp_max(self.eps) / 2
                 start = (start + wide(radius / budget.size(away)) * away).clamp(0, 1)
             yield from self._walk(found, rows, start, labels, aim)
-        yield from found.approach(self.refinements)
+        rows = (found.norms.isfinite() & ~found.settled).nonzero()[:, 0]
+        yield from approach(images, rows, found.points[rows], self.refinements)
 
     def _walk(self, found: Nearest, rows: Tensor, points: Tensor, labels: Tensor, aims: Tensor) -> Walk:
         """Walk among the samples `rows` from `points`, to the boundaries to any of `aims` (N, K)."""
@@ -141,39 +140,3 @@ class Nearest:
         self.points[rows[nearer]], self.norms[rows[nearer]] = points[nearer], sizes[nearer]
         self.settled[rows] = answer.settled
         return ~answer.settled
-
-    def approach(self, halvings: int) -> Walk:
-        """Bisect the segments from the images to the points: the boundary is then known to 2**-halvings of them."""
-        rows = (self.norms.isfinite() & ~self.settled).nonzero()[:, 0]
-        far = self.points[rows] - self.images[rows]
-        low, high = far[:, :1, :1, :1] * 0, far[:, :1, :1, :1] * 0 + 1
-        for _ in range(halvings):
-            if not len(rows):
-                return
-            middle = (low + high) / 2
-            points = self.images[rows] + middle * far
-            answer = yield Query(rows, points)
-            left = self.note(rows, points, answer)
-            fooled = wide(answer.adversarial)
-            low, high = low.where(fooled, middle)[left], high.where(~fooled, middle)[left]
-            rows, far = rows[left], far[left]
-
-
-def nearest_plane(values: Tensor, gradient: Tensor, budget: Budget) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the value (n,) and gradient (n, 3, H, W) of the nearest of K planes, and for which samples there is one.
-
-    `values` (n, K) are zero on the planes, `gradient` (n, K, 3, H, W) theirs. A plane is as far as its value over the
-    dual norm of its gradient, as if there were no box.
-    """
-    flat = gradient.flatten(0, 1)
-    # The slope along the direction of unit norm is the dual norm, without the squares of tiny numbers.
-    slopes = (flat * budget.direction(flat)).flatten(1).sum(dim=1).view_as(values)
-    distances = (values.abs() / slopes).where(slopes > 0, slopes.new_full((), float("inf")))
-    distance, nearest = distances.min(dim=1, keepdim=True)
-    chosen = gradient.take_along_dim(nearest[:, :, None, None, None], dim=1)[:, 0]
-    return values.gather(1, nearest)[:, 0], chosen, distance[:, 0].isfinite()
-
-
-def wide(numbers: Tensor) -> Tensor:
-    """Return (n,) as (n, 1, 1, 1), to go with images."""
-    return numbers[:, None, None, None]

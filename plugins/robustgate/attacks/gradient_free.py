@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from robustgate.attacks.hop_skip_jump import HopSkipJump
 from robustgate.attacks.square import Square
-from robustgate.core.budget import TOLERANCE
+from robustgate.core.budget import TOLERANCE, check_eps
 from robustgate.core.components import Answer, Norm, Query
 from robustgate.core.losses import margin
 from robustgate.core.walks import among
@@ -48,10 +48,7 @@ class GradientFree:
     queries: int = 200
 
     def __post_init__(self) -> None:
-        if not self.eps > 0:
-            raise ValueError(f"eps must be above 0, in [0, 1] units, got {self.eps:g}")
-        if self.norm != "l2" and self.eps > 1:
-            raise ValueError(f"eps is in [0, 1] units, got {self.eps:g}: divide by 255, or by the number of values")
+        check_eps(self.eps, self.norm)
         if self.queries < 2:
             raise ValueError(f"queries must be at least 2, got {self.queries}")
 

@@ -7,8 +7,9 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from robustgate.core.budget import Budget
+from robustgate.core.budget import Budget, check_eps
 from robustgate.core.components import Answer, Query
+from robustgate.core.walks import wide
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,10 +60,7 @@ class HopSkipJump:
     tries: int = 50
 
     def __post_init__(self) -> None:
-        if not self.eps > 0:
-            raise ValueError(f"eps must be above 0, in [0, 1] units, got {self.eps:g}")
-        if self.norm == "linf" and self.eps > 1:
-            raise ValueError(f"eps is in [0, 1] units, got {self.eps:g}: divide by 255")
+        check_eps(self.eps, self.norm)
         for name in ("queries", "initial_evaluations", "tries"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -198,8 +196,3 @@ def tiles(images: Tensor, draws: Draws, attempt: int) -> Tensor:
     side = 2 ** (attempt % (math.ceil(math.log2(max(height, width))) + 1))
     colours = draws.uniform(channels, -(-height // side), -(-width // side))
     return colours.repeat_interleave(side, dim=2).repeat_interleave(side, dim=3)[:, :, :height, :width]
-
-
-def wide(numbers: Tensor) -> Tensor:
-    """Return (n,) as (n, 1, 1, 1), to go with images."""
-    return numbers[:, None, None, None]

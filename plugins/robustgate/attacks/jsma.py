@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robustgate.core.budget import TOLERANCE
 from robustgate.core.components import Loss, Query
+from robustgate.core.losses import others
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -90,7 +91,7 @@ def towards_best_other(labels: Tensor) -> Loss:
     def loss(logits: Tensor) -> Tensor:
         import torch
 
-        best = logits.scatter(1, labels[:, None], float("-inf")).argmax(dim=1, keepdim=True)
+        best = others(logits, labels).argmax(dim=1, keepdim=True)
         towards = logits.gather(1, best)[:, 0]
         return torch.stack([towards, logits.sum(dim=1) - towards], dim=1)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from robustgate.core.budget import Budget
+from robustgate.core.budget import Budget, check_eps
 from robustgate.core.components import Query
 
 if TYPE_CHECKING:
@@ -34,10 +34,7 @@ class Noise:
     repeats: int = 100
 
     def __post_init__(self) -> None:
-        if not self.eps > 0:
-            raise ValueError(f"eps must be above 0, in [0, 1] units, got {self.eps:g}")
-        if self.norm == "linf" and self.eps > 1:
-            raise ValueError(f"eps is in [0, 1] units, got {self.eps:g}: divide by 255")
+        check_eps(self.eps, self.norm)
         if self.repeats < 1:
             raise ValueError(f"repeats must be at least 1, got {self.repeats}")
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from robustgate.core.budget import Budget
+from robustgate.core.budget import Budget, check_eps
 from robustgate.core.components import Query
 from robustgate.core.losses import margin
 
@@ -50,10 +50,7 @@ class Square:
     p_init: float = 0.8
 
     def __post_init__(self) -> None:
-        if not self.eps > 0:
-            raise ValueError(f"eps must be above 0, in [0, 1] units, got {self.eps:g}")
-        if self.norm == "linf" and self.eps > 1:
-            raise ValueError(f"eps is in [0, 1] units, got {self.eps:g}: divide by 255")
+        check_eps(self.eps, self.norm)
         if self.queries < 1:
             raise ValueError(f"queries must be at least 1, got {self.queries}")
         if not 0 < self.p_init <= 1:

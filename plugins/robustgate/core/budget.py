@@ -14,6 +14,15 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-6
 
 
+def check_eps(eps: float, norm: Norm | None) -> None:
+    """Raise ValueError for a budget that no attack can have; an l2 norm may well be above 1."""
+    if not eps > 0:
+        raise ValueError(f"eps must be above 0, in [0, 1] units, got {eps:g}")
+    if norm in ("linf", "l0") and eps > 1:
+        divisor = "255" if norm == "linf" else "the number of values"
+        raise ValueError(f"eps is in [0, 1] units, got {eps:g}: divide by {divisor}")
+
+
 @dataclass(frozen=True)
 class Budget:
     """All images in [0, 1] whose distance from a given one is at most `eps` in `norm`.
@@ -59,6 +68,13 @@ class Budget:
         # Scaled first: the squares of a saturated network's tiny gradients are zero in float32.
         gradient = gradient / gradient.abs().amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-38)
         return gradient / self.size(gradient).clamp_min(1e-20)[:, None, None, None]
+
+    def slope(self, gradient: Tensor) -> Tensor:
+        """Return how steep (N,) the steepest ascent of unit norm is: the gradient's dual norm, l1 for linf, l2 for l2.
+
+        Without the squares of tiny numbers, which are zero in float32.
+        """
+        return (gradient * self.direction(gradient)).flatten(1).sum(dim=1)
 
     def random_point(self, centres: Tensor, draws: Draws) -> Tensor:
         """Return a point drawn uniformly from each ball, linf or l2, clipped to [0, 1]."""

@@ -28,21 +28,19 @@ def log_odds(labels: Tensor) -> Loss:
     """
 
     def loss(logits: Tensor) -> Tensor:
-        others = logits.scatter(1, labels[:, None], float("-inf"))
-        return others.logsumexp(dim=1) - logits.gather(1, labels[:, None])[:, 0]
+        return others(logits, labels).logsumexp(dim=1) - logits.gather(1, labels[:, None])[:, 0]
 
     return loss
 
 
-def best_other(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the largest logit (N,) but the label's own."""
-    masked = logits.scatter(1, labels[:, None], float("-inf"))
-    return masked.amax(dim=1)
+def others(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the logits (N, classes) with the label's own at minus infinity."""
+    return logits.scatter(1, labels[:, None], float("-inf"))
 
 
 def margin(labels: Tensor) -> Loss:
     """Return the largest other logit less the label's: above zero where the decision is wrong. Two classes suffice."""
-    return lambda logits: best_other(logits, labels) - logits.gather(1, labels[:, None])[:, 0]
+    return lambda logits: others(logits, labels).amax(dim=1) - logits.gather(1, labels[:, None])[:, 0]
 
 
 def dlr(labels: Tensor) -> Loss:

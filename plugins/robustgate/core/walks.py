@@ -35,12 +35,18 @@ def approach(images: Tensor, rows: Tensor, points: Tensor, halvings: int) -> Wal
 
     The engine keeps the nearest adversarial point; the boundary is then known to 2**-halvings of the segment.
     """
-    import torch
-
-    starts = images[rows]
-    low, high = torch.zeros_like(points[:, :1, :1, :1]), torch.ones_like(points[:, :1, :1, :1])
+    starts, far = images[rows], points - images[rows]
+    low, high = far[:, :1, :1, :1] * 0, far[:, :1, :1, :1] * 0 + 1
     for _ in range(halvings):
+        if not len(rows):
+            return
         middle = (low + high) / 2
-        answer = yield Query(rows, starts + middle * (points - starts))
-        fooled = answer.adversarial[:, None, None, None]
-        low, high = low.where(fooled, middle), high.where(~fooled, middle)
+        answer = yield Query(rows, starts + middle * far)
+        fooled, left = wide(answer.adversarial), ~answer.settled
+        low, high = low.where(fooled, middle)[left], high.where(~fooled, middle)[left]
+        rows, starts, far = rows[left], starts[left], far[left]
+
+
+def wide(numbers: Tensor) -> Tensor:
+    """Return (n,) as (n, 1, 1, 1), to go with images."""
+    return numbers[:, None, None, None]

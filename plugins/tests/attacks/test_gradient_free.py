@@ -172,7 +172,7 @@ def test_flat_logits_stop_square_but_not_what_comes_after_it() -> None:
     [
         ({"eps": 0.0}, "eps must be above 0"),
         ({"eps": 8.0}, r"eps is in \[0, 1\] units, got 8: divide by 255"),
-        ({"eps": 3.0, "norm": "l0"}, "or by the number of values"),
+        ({"eps": 3.0, "norm": "l0"}, "got 3: divide by the number of values"),
         ({"eps": 0.1, "queries": 1}, "queries must be at least 2, got 1"),
     ],
 )
