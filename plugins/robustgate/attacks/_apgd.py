@@ -71,6 +71,10 @@ def climb(
         if not len(climbers.rows):
             return
         climbers.arrive(values[left], answer.gradient[left])
+        if not step:
+            # As in the authors' code, which has a part in the first check: a first step counts as a rise if it comes
+            # above 0, where the loss of a wrong decision begins. Of few steps the longest are soon halved.
+            climbers.value = climbers.value * 0
         if step in checks:
             climbers.check(step - last)
             last = step

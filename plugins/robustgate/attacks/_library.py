@@ -54,11 +54,11 @@ class LibraryAttack:
     needs_gradient: bool = True
 
     def __post_init__(self) -> None:
+        check_eps(self.eps, self.norm)
         if not self.attack:
             raise ValueError(f'names no attack of {self.library}: write method = "{self.library}:PGD"')
         if self.missing_extra is None:
             self._check(lineage(self._source(), self.attack))
-        check_eps(self.eps, self.norm)
 
     @property
     def missing_extra(self) -> str | None:
@@ -114,6 +114,7 @@ class LibraryAttack:
         norms = [norm for norm in NORMS if norm in self.check_class(line)]
         if self.norm is None and len(norms) == 1:
             object.__setattr__(self, "norm", norms[0])
+            check_eps(self.eps, self.norm)
         elif self.norm is None or (norms and self.norm not in norms):
             got = "" if self.norm is None else f", got {self.norm!r}"
             raise ValueError(f"norm must be one of {', '.join(norms or NORMS)} for {self.library}'s {self.attack}{got}")

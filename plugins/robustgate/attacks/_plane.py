@@ -46,15 +46,17 @@ def step_to_plane(points: Tensor, values: Tensor, gradient: Tensor, norm: Norm) 
     return (ahead * (time * pace).minimum(room)).to(points.dtype).view_as(points)
 
 
-def nearest_plane(values: Tensor, gradient: Tensor, budget: Budget) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the value (n,) and gradient (n, 3, H, W) of the nearest of K planes, and for which samples there is one.
+def distances_to_planes(values: Tensor, gradient: Tensor, budget: Budget) -> Tensor:
+    """Return how far (n, K) each of K planes is, as if there were no box.
 
-    `values` (n, K) are zero on the planes, `gradient` (n, K, 3, H, W) theirs. A plane is as far as its value over the
-    dual norm of its gradient, as if there were no box.
+    `values` (n, K) are zero on the planes, `gradient` (n, K, 3, H, W) theirs. The distance is the value over the dual
+    norm of the gradient. Where nothing slopes, or too little for float32, there is no plane: it is infinite.
     """
     slopes = budget.slope(gradient.flatten(0, 1)).view_as(values)
-    # Where nothing slopes, or too little for float32, there is no plane: infinitely far, not 0 / 0.
-    distances = (values.abs() / slopes).where(slopes > 0, slopes.new_full((), float("inf")))
-    distance, nearest = distances.min(dim=1, keepdim=True)
-    chosen = gradient.take_along_dim(nearest[:, :, None, None, None], dim=1)[:, 0]
-    return values.gather(1, nearest)[:, 0], chosen, distance[:, 0].isfinite()
+    return (values.abs() / slopes).where(slopes > 0, slopes.new_full((), float("inf")))
+
+
+def nearest_plane(gradient: Tensor, distances: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which (n, 1) of K planes is the nearest, and its gradient (n, 3, H, W)."""
+    nearest = distances.argmin(dim=1, keepdim=True)
+    return nearest, gradient.take_along_dim(nearest[:, :, None, None, None], dim=1)[:, 0]

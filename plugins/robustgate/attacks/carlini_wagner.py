@@ -27,6 +27,8 @@ EDGE = math.atanh(1 / WIDTH)
 SHARE = 0.2
 # The first c, in units of the one at which the linearised loss has its smallest value on the boundary.
 FIRST_C = 2.0
+# With fewer steps than these a search has to hurry: both are larger in proportion.
+UNHURRIED = 25
 # What a search must bring a sample nearer by, if it is to begin another; what its loss must fall by in a tenth of one.
 GAIN, PROGRESS = 0.01, 1e-4
 # The decision on images that differ by less than this is a matter of float32 arithmetic.
@@ -51,14 +53,15 @@ class CarliniWagner:
     - `steps` is 200 a search; the paper's 10,000 cost 90,000 gradients a sample.
     - `lr` is the longest step of w. It moves the grey image of 3 x 32 x 32 values by 0.3, and an image of 3 x 224 x 224
       by 2, however near its boundary is. So a sample's first step is at most SHARE of the nearest distance known: that
-      of its nearest point, or of the linearised boundary, tenfold after each search that found nothing.
+      of its nearest point, or of the linearised boundary, tenfold after each search that found nothing. Below UNHURRIED
+      steps it is longer in proportion.
     - `initial_c` is by default FIRST_C times the c that fells the linearised network, so that the scale of the logits
       does not matter; the paper's is 1e-3.
     - `abort_early` takes a sample out of a search when its own loss has not fallen by 0.01 % in a tenth of the steps
       (the authors' code: when the whole batch's has not), and out of the attack when a search did not bring it nearer
       by 1 %. Without it every sample spends all steps of all searches.
-    - A bisection of `refinements` halvings ends the attack, on the segment from the image to its nearest point; it asks
-      for logits only.
+    - A search for the boundary ends the attack, on the segment from the image to its nearest point, to
+      2**-`refinements` of its length; it asks for logits only, and there is none with 0.
 
     A sample whose gradient is zero at the image is given up: every search begins there.
     """
@@ -102,7 +105,8 @@ class CarliniWagner:
         reach = (hunt.gap / slope).clamp(NEAR, LARGE)
         low, high = torch.zeros_like(slope), torch.full_like(slope, float("inf"))
         # Distance² + c (gap - slope · distance) is smallest at c · slope / 2: on the boundary if c is 2 reach / slope.
-        guess = (FIRST_C * 2 * reach / slope).clamp(max=LARGE)
+        hurry = max(1.0, UNHURRIED / self.steps)
+        guess = (FIRST_C * hurry * 2 * reach / slope).clamp(max=LARGE)
         c = guess if self.initial_c is None else torch.full_like(slope, self.initial_c)
         spread = budget.size(stretch(box(images)))
         rows = (slope > 0).nonzero()[:, 0]
@@ -110,7 +114,7 @@ class CarliniWagner:
             if not len(rows):
                 break
             before = hunt.nearest.clone()
-            rate = (SHARE * reach / spread).clamp(max=self.lr)
+            rate = (SHARE * hurry * reach / spread).clamp(max=self.lr)
             fooled = torch.zeros_like(labels, dtype=torch.bool)
             fooled[rows] = yield from self._descend(hunt, rows, c[rows], rate[rows])
             low, high = low.maximum(c).where(~fooled, low), high.minimum(c).where(fooled, high)
@@ -121,7 +125,7 @@ class CarliniWagner:
             c = ((low + high) / 2).where(high.isfinite(), (10 * c).clamp(max=LARGE))
             rows = rows[gains[rows]] if self.abort_early else rows
         found = hunt.nearest.isfinite().nonzero()[:, 0]
-        yield from approach(images, found, hunt.best[found], self.refinements)
+        yield from approach(images, labels, self.confidence - hunt.gap, found, hunt.best[found], self.refinements)
 
     def _descend(self, hunt: _Hunt, rows: Tensor, c: Tensor, rate: Tensor) -> Generator[Query, Answer, Tensor]:
         """Walk from the images of the samples `rows` (n,), each with its c and step; return which of them fell."""

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from robustgate.attacks._plane import nearest_plane, step_to_plane
+from robustgate.attacks._plane import distances_to_planes, nearest_plane, step_to_plane
 from robustgate.attacks.deepfool import differences
 from robustgate.core.budget import Budget, check_eps
 from robustgate.core.components import Answer, Query
-from robustgate.core.losses import others
+from robustgate.core.losses import margin, others
 from robustgate.core.walks import approach, wide
 
 if TYPE_CHECKING:
@@ -32,13 +32,15 @@ class Fab:
 
     The other classes are taken by the logits of the image as it is, `targets` of them with the largest: one after
     another (`targeted`, the version in AutoAttack, arXiv 2003.01690), each with a walk of its own and a gradient a
-    step; or at once, the nearest plane at each step, with a gradient for each class. `restarts` counts all walks
-    towards a class: the first is from the image, the others from random points at half of the norm found so far or of
-    `eps`, whichever is smaller. `steps` are those of one walk.
+    step; or at once, the nearest plane at each step, with a gradient for each class. The paper looks at all of these
+    planes at every step, here a walk goes on with the `rivals` that are nearest at its start: with 3 in place of 9 none
+    of a hundred norms on CIFAR-10 changed. `restarts` counts all walks towards a class: the first is from the image,
+    the others from random points at half of the norm found so far or of `eps`, whichever is smaller. `steps` are those
+    of one walk.
 
-    At the end, in place of the paper's own final search, a bisection of `refinements` halvings comes from the best
-    point to the boundary; it needs decisions only. A walk ends where no class has a gradient, which the paper leaves
-    open.
+    At the end, in place of the paper's own final search, one comes from the best point to the boundary, to
+    2**-`refinements` of the way from the image; it asks for logits only, and there is none with 0. A walk ends where no
+    class has a gradient, which the paper leaves open.
     """
 
     needs_gradient: ClassVar[bool] = True
@@ -50,6 +52,7 @@ class Fab:
     restarts: int = 1
     targets: int = 9
     targeted: bool = True
+    rivals: int = 3
     alpha_max: float = 0.1
     eta: float = 1.05
     beta: float = 0.9
@@ -57,7 +60,7 @@ class Fab:
 
     def __post_init__(self) -> None:
         check_eps(self.eps, self.norm)
-        for name, least in (("steps", 1), ("restarts", 1), ("targets", 1), ("refinements", 0)):
+        for name, least in (("steps", 1), ("restarts", 1), ("targets", 1), ("rivals", 1), ("refinements", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if not 0 <= self.alpha_max <= 1:
@@ -75,6 +78,7 @@ class Fab:
         found = Nearest(images, budget)
         answer = yield Query(torch.arange(len(images), device=images.device), images)
         found.note(found.standing(), images, answer)
+        margins = margin(labels)(answer.logits)
         ranked = others(answer.logits, labels).topk(min(self.targets, target.classes - 1), dim=1).indices
         aims = torch.split(ranked, 1, dim=1) if self.targeted else (ranked,)
         for aim, restart in product(aims, range(self.restarts)):
@@ -89,18 +93,24 @@ class Fab:
                 start = (start + wide(radius / budget.size(away)) * away).clamp(0, 1)
             yield from self._walk(found, rows, start, labels, aim)
         rows = (found.norms.isfinite() & ~found.settled).nonzero()[:, 0]
-        yield from approach(images, rows, found.points[rows], self.refinements)
+        yield from approach(images, labels, margins, rows, found.points[rows], self.refinements)
 
     def _walk(self, found: Nearest, rows: Tensor, points: Tensor, labels: Tensor, aims: Tensor) -> Walk:
         """Walk among the samples `rows` from `points`, to the boundaries to any of `aims` (N, K)."""
-        budget = found.budget
+        budget, aims = found.budget, aims[rows]
         for _ in range(self.steps):
-            loss = differences(labels[rows], aims[rows])
+            loss = differences(labels[rows], aims)
             answer = yield Query(rows, points, loss)
             left = found.note(rows, points, answer)
-            values, gradient, slopes = nearest_plane(loss(answer.logits), answer.gradient, budget)
-            left = left & slopes
-            rows, points, values, gradient = rows[left], points[left], values[left], gradient[left]
+            if not bool(left.any()):
+                return  # the gradients of what is settled may be left out
+            values = loss(answer.logits)
+            distances = distances_to_planes(values, answer.gradient, budget)
+            nearest, gradient = nearest_plane(answer.gradient, distances)
+            rivals = distances.topk(min(self.rivals, aims.shape[1]), dim=1, largest=False).indices
+            aims, values = aims.gather(1, rivals), values.gather(1, nearest)[:, 0]
+            left = left & distances.isfinite().any(dim=1)
+            rows, points, aims, values, gradient = (one[left] for one in (rows, points, aims, values, gradient))
             if not len(rows):
                 return
             centres = found.images[rows]
@@ -115,7 +125,7 @@ class Fab:
             left = found.note(rows, points, answer)
             back = centres + self.beta * (points - centres)
             points = back.where(wide(answer.adversarial), points)
-            rows, points = rows[left], points[left]
+            rows, points, aims = rows[left], points[left], aims[left]
             if not len(rows):
                 return
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robustgate.core.budget import Budget, check_eps
 from robustgate.core.components import Query
-from robustgate.core.losses import cross_entropy, dlr
+from robustgate.core.losses import dlr, exact_cross_entropy, log_odds
+from robustgate.core.walks import among
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Pgd"]
 
-LOSSES = {"cross_entropy": cross_entropy, "dlr": dlr}
+LOSSES = {"cross_entropy": exact_cross_entropy, "dlr": dlr}
 LAST_STEP = 0.01
 
 
@@ -29,7 +30,14 @@ class Pgd:
     from the whole of `eps` to a hundredth of it (the schedule of DDN, arXiv 1811.09600): at 40 steps and eps 0.004 it
     fells more samples than 2.5 / steps does, and most of them sooner. `random_start` begins at a point drawn uniformly
     from the ball; `restarts` are further walks for what still stands, each from a random start. `loss` "dlr" is the
-    logit-scale-invariant one.
+    logit-scale-invariant one. The cross-entropy's gradient is taken so that it does not vanish where float32 rounds a
+    probability to 1: of a third of the samples the published ResNet-20 is as sure as that.
+
+    A sample is given up where the loss, if it went on as straight as it does here and `give_up` times as steep, would
+    not reach the boundary anywhere in the ball: the bound of Frank and Wolfe (1956), which is certain for a concave
+    loss, and for networks has to be measured. Of 2,000 images of CIFAR-10, attacked at two budgets in linf, one in l2,
+    and with "dlr", one was lost in l2 that all steps fell, four at a `give_up` of 2, and one in ten at 1. A restart
+    begins again with what was given up. `inf` spends all steps on every sample.
     """
 
     needs_gradient: ClassVar[bool] = True
@@ -42,6 +50,7 @@ class Pgd:
     random_start: bool = True
     restarts: int = 0
     loss: Literal["cross_entropy", "dlr"] = "cross_entropy"
+    give_up: float = 3.0
 
     def __post_init__(self) -> None:
         check_eps(self.eps, self.norm)
@@ -54,6 +63,8 @@ class Pgd:
             raise ValueError(
                 f"relative_step {step:g} x {self.steps} steps cannot reach eps: their product must be at least 1"
             )
+        if not self.give_up >= 1:
+            raise ValueError(f"give_up must be at least 1, got {self.give_up:g}; inf takes every step")
 
     def run(self, images: Tensor, labels: Tensor, draws: Draws, target: AttackTarget) -> Walk:  # noqa: ARG002
         """Walk from the images, and again from other points while any stands."""
@@ -62,23 +73,36 @@ class Pgd:
         budget = Budget(self.norm, self.eps)
         standing = torch.arange(len(images), device=images.device)
         for restart in range(1 + self.restarts):
-            rows, centres, truth = standing, images[standing], labels[standing]
+            centres = images[standing]
             begin = self.random_start or restart > 0
-            points = budget.random_point(centres, draws.take(rows)) if begin else centres
-            for step in range(self.steps):
-                answer = yield Query(rows, points, LOSSES[self.loss](truth))
-                left = ~answer.settled
-                rows, centres, truth, points = rows[left], centres[left], truth[left], points[left]
-                if not len(rows):
-                    break
-                direction = budget.direction(answer.gradient[left])
-                points = budget.project(points + self.step(step) * direction, centres)
-            else:
-                answer = yield Query(rows, points)
-                rows = rows[~answer.settled]
-            standing = rows
+            points = budget.random_point(centres, draws.take(standing)) if begin else centres
+            standing = yield from among(standing, self._climb(points, centres, labels[standing], budget))
             if not len(standing):
                 return
+
+    def _climb(self, points: Tensor, centres: Tensor, labels: Tensor, budget: Budget) -> Walk:
+        import torch
+
+        rows = torch.arange(len(points), device=points.device)
+        for step in range(self.steps):
+            answer = yield Query(rows, points, LOSSES[self.loss](labels))
+            hopeless = self.give_up * budget.gain(answer.gradient, points, centres) < self._lack(answer.logits, labels)
+            left = ~answer.settled & ~hopeless
+            rows, points, centres, labels = rows[left], points[left], centres[left], labels[left]
+            if not len(rows):
+                return
+            direction = budget.direction(answer.gradient[left])
+            points = budget.project(points + self.step(step) * direction, centres)
+        yield Query(rows, points)
+
+    def _lack(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return what the loss (N,) must still rise by, at its slope here, for a decision to be wrong."""
+        if self.loss == "dlr":
+            return -dlr(labels)(logits)
+        # Cross-entropy is flat where the network is sure. Its argument, the odds, is about as straight as the logits,
+        # and at least 0 where a decision is wrong.
+        odds = log_odds(labels)(logits)
+        return -odds * odds.sigmoid()
 
     def step(self, step: int) -> float:
         """Return the length of a step, counted from 0, in [0, 1] units."""

@@ -76,6 +76,16 @@ class Budget:
         """
         return (gradient * self.direction(gradient)).flatten(1).sum(dim=1)
 
+    def gain(self, gradient: Tensor, points: Tensor, centres: Tensor) -> Tensor:
+        """Return the most (N,) that linear functions with these gradients rise from `points` to anywhere in the balls.
+
+        Exact in linf; in l2 it leaves [0, 1] out of account, and is an upper bound.
+        """
+        if self.norm == "linf":
+            room = self.project(centres + self.eps * gradient.sign(), centres) - points
+            return (gradient * room).flatten(1).sum(dim=1).clamp_min(0)
+        return ((gradient * (centres - points)).flatten(1).sum(dim=1) + self.eps * self.slope(gradient)).clamp_min(0)
+
     def random_point(self, centres: Tensor, draws: Draws) -> Tensor:
         """Return a point drawn uniformly from each ball, linf or l2, clipped to [0, 1]."""
         shape = centres.shape[1:]

@@ -87,12 +87,14 @@ class Query:
     """What an attack asks: the variant's answer to one point for each of some of its samples.
 
     `rows` (n,) int64 index the images that the attack was given, each at most once; `points` (n, 3, H, W) lie in
-    [0, 1]. Without a `loss` only logits are asked for.
+    [0, 1]. Without a `loss` only logits are asked for. Where the variant has a faster copy, the copy may give the
+    logits and the variant itself confirm what fell; an `exact` query is answered by the variant alone.
     """
 
     rows: Tensor
     points: Tensor
     loss: Loss | None = None
+    exact: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,9 +102,10 @@ class Answer:
     """The variant's answer to a query.
 
     `logits` (n, classes). `gradient` of the summed loss to the points: (n, 3, H, W), or (n, K, 3, H, W) for a loss of
-    K values, and empty without one. `adversarial` (n,): the artifact itself misclassifies the point. `settled` (n,):
-    nothing more is needed for this sample, and its gradient may be left zero; under a fixed budget that is a point
-    within it that fooled.
+    K values, and empty without one. `adversarial` (n,): the artifact itself misclassifies the point; of a minimum-norm
+    attack on a network that has a faster copy the copy does, and what it found nearest is confirmed at the walk's end.
+    `settled` (n,): nothing more is needed for this sample, and its gradient may be left zero; under a fixed budget that
+    is a point within it that fooled.
     """
 
     logits: Tensor

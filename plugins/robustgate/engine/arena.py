@@ -27,6 +27,9 @@ from robustgate.engine.subjects import CountedTarget
 # a look costs half a gradient, and what has fallen then needs no gradient, nor to be confirmed.
 MOST = 1 / 3
 
+# A claim lies where rounding decides. One that is not confirmed is moved away from the image, by these factors in turn.
+FARTHER = (1, 1.001, 1.01, 1.1)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Caps:
@@ -130,7 +133,7 @@ class Arena:
             raise MeasurementError(f"{name} asked about a point with NaN or infinity")
         if int((ledger.queries + ledger.gradients)[rows.cpu()].max()) >= self.caps.queries:
             raise MeasurementError(f"{name} asked {self.caps.queries:,} times about one sample and is not done")
-        return Query(rows, points.detach().clamp(0, 1), query.loss)
+        return Query(rows, points.detach().clamp(0, 1), query.loss, query.exact)
 
     def _round(self, walkers: list[_Walker]) -> tuple[list[_Walker], list[_Walker]]:
         """Return the walkers whose queries make one batch, the first come first, and those that wait."""
@@ -144,7 +147,9 @@ class Arena:
         return together, waiting
 
     def _answers(self, walkers: list[_Walker]) -> list[Answer]:
-        questions = [Question(walker.query, walker.ledger, self._looks(walker)) for walker in walkers]
+        # In bfloat16 too many claims are false to walk by.
+        defer = self.attack.minimizes and not self.target.mixed
+        questions = [Question(walker.query, walker.ledger, self._looks(walker), defer) for walker in walkers]
         put(self.target, questions)
         answers = [question.answer() for question in questions]
         for walker, answer in zip(walkers, answers, strict=True):
@@ -156,12 +161,17 @@ class Arena:
     def _looks(self, walker: _Walker) -> bool:
         """Say whether the artifact is asked first: it must be, or most samples will have fallen."""
         most = self._fell[walker.asked] > MOST * self._asked[walker.asked]
-        return walker.query.loss is None or not self.target.subject.has_own_gradient or most
+        return walker.query.exact or not self.target.subject.has_own_gradient or most
 
 
 def _complete(walk: Walk, ledger: Ledger) -> Walk:
-    """Let a walk end, then ask about what it found outside the budget, projected to it."""
+    """Let a walk end, then have its claims confirmed, and ask about what lies outside the budget, projected to it."""
     yield from walk
+    for farther in FARTHER:
+        rows, points = ledger.claims(farther)
+        if not len(rows):
+            break
+        yield Query(rows, points, exact=True)
     rows, points = ledger.last_words()
     if len(rows):
-        yield Query(rows, points)
+        yield Query(rows, points, exact=True)

@@ -7,13 +7,17 @@ from torch import Tensor
 
 from robustgate.core.budget import Budget
 
+# What is nearer by less than this is the same point, but for rounding.
+NEARER = 1 - 1e-4
+
 
 class Ledger:
     """The samples (N,) of one walk, and the best that was found for each.
 
     Under a fixed budget the first adversarial point within it settles a sample. For a minimum-norm attack the nearest
-    adversarial point counts, whatever its norm, and no sample is ever settled. `norms` (N,) are those of the best
-    `points` (N, 3, H, W), infinite where none was found; `predictions` (N,) is the artifact's decision there.
+    adversarial point counts, whatever its norm, and no sample is ever settled; points that only a faster copy calls
+    adversarial are claims, of which the nearest is confirmed when the walk has ended. `norms` (N,) are those of the
+    best `points` (N, 3, H, W), infinite where none was found; `predictions` (N,) is the artifact's decision there.
     `queries` and `gradients` (N,) are what was spent on each.
     """
 
@@ -27,6 +31,7 @@ class Ledger:
         self.norms = torch.full((count,), float("inf"), device=images.device)
         self.predictions = labels.clone()
         self.queries, self.gradients = torch.zeros(count, dtype=torch.int64), torch.zeros(count, dtype=torch.int64)
+        self._claimed, self._claims = self.norms.clone(), self.points.clone() if minimizes else self.points
         self._outside: dict[int, Tensor] = {}
         self._projected = torch.empty(0, dtype=torch.int64, device=labels.device)
 
@@ -56,9 +61,32 @@ class Ledger:
         self.points[rows[better]] = points[better]
         self.norms[rows[better]] = sizes[better]
         self.predictions[rows[better]] = predictions[better]
-        if not self.minimizes:
-            self._note_outside(rows, points, sizes)
         return adversarial
+
+    def asked(self, rows: Tensor, points: Tensor) -> None:
+        """Note which points of an attack that does not minimise lie outside its budget: each sample's last."""
+        if self.minimizes:
+            return
+        inside = self.budget.contains(self.budget.size(points - self.images[rows]))
+        if bool(inside.all()) and not self._outside:
+            return  # as it is for every attack that projects its own points
+        for place, row in enumerate(rows.tolist()):
+            if inside[place]:
+                self._outside.pop(row, None)
+            else:
+                self._outside[row] = points[place]
+
+    def claim(self, rows: Tensor, points: Tensor) -> None:
+        """Note points that seem adversarial; each sample's nearest is kept."""
+        sizes = self.budget.size(points - self.images[rows])
+        nearer = sizes < self._claimed[rows]
+        self._claimed[rows[nearer]] = sizes[nearer]
+        self._claims[rows[nearer]] = points[nearer]
+
+    def claims(self, farther: float) -> tuple[Tensor, Tensor]:
+        """Return the samples whose claim, moved outwards, is nearer than what is confirmed; and these points."""
+        rows = (farther * self._claimed < NEARER * self.norms).nonzero()[:, 0]
+        return rows, self.images[rows] + farther * (self._claims[rows] - self.images[rows])
 
     def last_words(self) -> tuple[Tensor, Tensor]:
         """Return the samples that stand, but may fall at a point's projection to the budget; and those projections.
@@ -78,13 +106,3 @@ class Ledger:
     def _is_better(self, rows: Tensor, sizes: Tensor) -> Tensor:
         better = sizes < self.norms[rows]
         return better if self.minimizes else better & self.budget.contains(sizes)
-
-    def _note_outside(self, rows: Tensor, points: Tensor, sizes: Tensor) -> None:
-        inside = self.budget.contains(sizes)
-        if bool(inside.all()) and not self._outside:
-            return  # as it is for every attack that projects its own points
-        for place, row in enumerate(rows.tolist()):
-            if inside[place]:
-                self._outside.pop(row, None)
-            else:
-                self._outside[row] = points[place]

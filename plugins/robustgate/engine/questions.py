@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,12 +19,14 @@ class Question:
     """A walk's query on its way to its answer.
 
     With `look` the artifact is asked about all points first, and gradients are taken of the samples that still stand.
-    Otherwise the logits come with the gradients, and the artifact confirms what seems to have fallen.
+    Otherwise the logits are those of the artifact's faster copy, with the gradients or alone, and the artifact confirms
+    what seems to have fallen: at once, or with `defer` what is the nearest when the walk ends.
     """
 
     query: Query
     ledger: Ledger
     look: bool
+    defer: bool = False
     logits: Tensor | None = None
     gradient: Tensor | None = None
     adversarial: Tensor | None = None
@@ -34,6 +36,12 @@ class Question:
         """Take the artifact's logits of all points."""
         self.logits = logits
         self.adversarial = self.ledger.enter(self.query.rows, self.query.points, logits.argmax(dim=1))
+        self.ledger.asked(self.query.rows, self.query.points)
+        self.ledger.queries[self.query.rows.cpu()] += 1
+
+    def glanced(self, logits: Tensor) -> None:
+        """Take the copy's logits of all points."""
+        self._seem(logits)
         self.ledger.queries[self.query.rows.cpu()] += 1
 
     def want(self) -> Tensor:
@@ -60,12 +68,14 @@ class Question:
             self.gradient[wanted] = gradient
         self.ledger.gradients[self.query.rows[wanted].cpu()] += 1
         if self.logits is None:
-            self.logits = logits
-            self.adversarial = logits.argmax(dim=1) != self.ledger.labels[self.query.rows]
+            self._seem(logits)
 
     def doubtful(self) -> Tensor:
         """Return which points seem adversarial, and would be the best so far."""
         if self.look or self.adversarial is None:
+            return torch.empty(0, dtype=torch.int64)
+        if self.defer:
+            self.ledger.claim(self.query.rows[self.adversarial], self.query.points[self.adversarial])
             return torch.empty(0, dtype=torch.int64)
         return (self.adversarial & self.ledger.would_enter(self.query.rows, self.query.points)).nonzero()[:, 0]
 
@@ -84,6 +94,12 @@ class Question:
         gradient = self.gradient if self.gradient is not None else self._no_gradient()
         return Answer(self.logits, gradient, self.adversarial, self.ledger.settled(self.query.rows))
 
+    def _seem(self, logits: Tensor) -> None:
+        """Take logits of all points that are not the artifact's own."""
+        self.logits = logits
+        self.adversarial = logits.argmax(dim=1) != self.ledger.labels[self.query.rows]
+        self.ledger.asked(self.query.rows, self.query.points)
+
     def _no_gradient(self) -> Tensor:
         """Return zeros where all samples are settled, nothing where no gradient was asked for."""
         return torch.zeros_like(self.query.points) if self.query.loss is not None else self.query.points.new_empty(0)
@@ -91,11 +107,10 @@ class Question:
 
 def put(target: CountedTarget, questions: Sequence[Question]) -> None:
     """Put questions to the target, each kind in one batch. Raises MeasurementError."""
-    looks = [one for one in questions if one.look]
-    if looks:
-        logits = target.logits(torch.cat([one.query.points for one in looks]))
-        for one, part in zip(looks, torch.split(logits, [len(one.query.rows) for one in looks]), strict=True):
-            one.looked(part)
+    for one, part in _each(target.logits, [one for one in questions if one.look]):
+        one.looked(part)
+    for one, part in _each(target.glance, [one for one in questions if not one.look and one.query.loss is None]):
+        one.glanced(part)
     points = [(one, one.query.loss, one.want()) for one in questions if one.query.loss is not None]
     _flow(target, [(one, loss, wanted) for one, loss, wanted in points if loss is not None and len(wanted)])
     doubts = [(one, one.doubtful()) for one in questions]
@@ -104,6 +119,14 @@ def put(target: CountedTarget, questions: Sequence[Question]) -> None:
         logits = target.logits(torch.cat([one.query.points[places] for one, places in doubts]))
         for (one, places), part in zip(doubts, torch.split(logits, [len(places) for _, places in doubts]), strict=True):
             one.confirmed(places, part)
+
+
+def _each(logits: Callable[[Tensor], Tensor], asking: Sequence[Question]) -> list[tuple[Question, Tensor]]:
+    """Return the logits of each question's points, all asked in one batch."""
+    if not asking:
+        return []
+    found = logits(torch.cat([one.query.points for one in asking]))
+    return list(zip(asking, torch.split(found, [len(one.query.rows) for one in asking]), strict=True))
 
 
 def _flow(target: CountedTarget, asking: Sequence[tuple[Question, Loss, Tensor]]) -> None:

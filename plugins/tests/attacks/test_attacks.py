@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from closed_forms import Ground
+from published import published
+from shelf_attacks import ATTACKS
 from torch import Tensor, nn
 
 from robustgate.attacks.fgsm import Fgsm
@@ -16,10 +18,8 @@ from robustgate.attacks.pgd import Pgd
 from robustgate.core.catalog import shelf
 from robustgate.core.components import Query, Samples
 from robustgate.engine.adversarial import measure_adversarial
-from robustgate.engine.networks import Normalized
 from robustgate.engine.subjects import TorchSubject
 from robustgate.testing import AttackContract
-from robustgate.zoo import cifar_resnet
 
 CPU = torch.device("cpu")
 COUNT, SIDE = 64, 4
@@ -88,27 +88,6 @@ def test_l2_from_a_random_start_turns_to_the_steepest_direction(linear, eps: flo
     assert not found[(nearest < 0.98 * eps).numpy()].any()
 
 
-ATTACKS = {
-    "apgd_ce": {"eps": 0.03, "steps": 8},
-    "apgd_t": {"eps": 0.03, "steps": 5},
-    "autoattack": {"eps": 0.03, "steps": 4, "queries": 20},
-    "carlini_wagner": {"eps": 0.3, "binary_searches": 4, "steps": 40},
-    "ddn": {"eps": 0.3, "steps": 40},
-    "deepfool": {"eps": 0.3, "steps": 20},
-    "fab": {"eps": 0.03, "steps": 10},
-    "fgsm": {"eps": 0.03},
-    "foolbox": {"attack": "LinfPGD", "eps": 0.03, "parameters": {"steps": 5, "random_start": False}},
-    "gradient_free": {"eps": 0.1, "queries": 60},
-    "hop_skip_jump": {"eps": 0.5, "queries": 200},
-    "jitter": {"eps": 0.03, "steps": 5},
-    "jsma": {"eps": 0.01},
-    "noise": {"eps": 0.3, "repeats": 10},
-    "pgd": {"eps": 0.03, "steps": 5},
-    "square": {"eps": 0.03, "queries": 80},
-    "torchattacks": {"attack": "PGD", "eps": 0.03, "parameters": {"steps": 5, "random_start": False}},
-}
-
-
 def test_every_attack_on_the_shelf_is_under_contract() -> None:
     names = set(shelf("attacks").names)
     # A union of others attacks nothing itself: it has no budget and no walk to be held to.
@@ -173,39 +152,23 @@ def test_wrong_without_attack_counts_as_wrong_and_is_not_attacked(linear) -> Non
     assert outcome.correct[10:].all()
 
 
-@pytest.fixture(scope="module")
-def resnet(real_data: Path) -> tuple[TorchSubject, Samples]:
-    network = cifar_resnet(depth=20, num_classes=10)
-    network.load_state_dict(load_file(real_data / "weights" / "cifar10_resnet20.safetensors"))
-    with np.load(real_data / "cifar" / "cifar10_test_2000.npz") as arrays:
-        rows = np.concatenate([np.flatnonzero(arrays["labels"] == label)[:50] for label in range(10)])
-        samples = Samples(
-            images=arrays["images"][rows],
-            labels=arrays["labels"][rows],
-            classes=tuple(arrays["classes"]),
-            names=tuple(map(str, rows)),
-        )
-    module = Normalized(network, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    return TorchSubject(module, CPU), samples
-
-
 class TestAgainstTorchattacks:
     """On CIFAR-10 and the published ResNet-20: the same FGSM to the half point, and a PGD no weaker than theirs."""
 
-    def theirs(self, resnet, attack) -> float:
-        subject, samples = resnet
-        # Their l2 attack reshapes by view: it needs contiguous images.
-        images = torch.tensor(samples.images).permute(0, 3, 1, 2).contiguous().float() / 255
-        labels = torch.tensor(samples.labels)
+    @pytest.fixture
+    def resnet(self, real_data: Path) -> Ground:
+        return published(real_data, 50)
+
+    def theirs(self, resnet: Ground, attack) -> float:
+        images, labels = resnet.images, torch.tensor(resnet.samples.labels)
         found = torch.cat([attack(images[at : at + 100], labels[at : at + 100]) for at in range(0, len(labels), 100)])
-        return float((subject.logits(found).argmax(1) == labels).float().mean())
+        return float((resnet.subject.logits(found).argmax(1) == labels).float().mean())
 
     @pytest.mark.parametrize(("eps", "reference"), [(1 / 255, 0.408), (2 / 255, 0.280), (8 / 255, 0.158)])
     def test_fgsm_equals_theirs(self, resnet, eps: float, reference: float) -> None:
         torchattacks = pytest.importorskip("torchattacks")
-        subject, samples = resnet
-        ours = float(robust(subject, samples, Fgsm(eps=eps)).mean())
-        assert abs(ours - self.theirs(resnet, torchattacks.FGSM(subject.module, eps=eps))) <= 0.005
+        ours = float(resnet.outcome(Fgsm(eps=eps)).correct.mean())
+        assert abs(ours - self.theirs(resnet, torchattacks.FGSM(resnet.subject.module, eps=eps))) <= 0.005
         assert abs(ours - reference) <= 0.005
 
     @pytest.mark.parametrize(
@@ -214,10 +177,9 @@ class TestAgainstTorchattacks:
     )
     def test_pgd_is_no_weaker_than_theirs(self, resnet, norm, eps, relative_step, reference) -> None:
         torchattacks = pytest.importorskip("torchattacks")
-        subject, samples = resnet
         attack = Pgd(eps=eps, norm=norm, steps=10, relative_step=relative_step, random_start=False)
-        ours = float(robust(subject, samples, attack).mean())
+        ours = float(resnet.outcome(attack).correct.mean())
         kind = torchattacks.PGD if norm == "linf" else torchattacks.PGDL2
-        other = kind(subject.module, eps=eps, alpha=relative_step * eps, steps=10, random_start=False)
+        other = kind(resnet.subject.module, eps=eps, alpha=relative_step * eps, steps=10, random_start=False)
         assert ours <= self.theirs(resnet, other) + 0.005
         assert ours <= reference + 0.005

@@ -8,14 +8,11 @@ import numpy as np
 import pytest
 import torch
 from closed_forms import CPU, Ground, ground
-from safetensors.torch import load_file
+from published import published
 from torch import nn
 
 from robustgate.attacks.autoattack import Autoattack
-from robustgate.core.components import Samples
-from robustgate.engine.networks import Normalized
 from robustgate.engine.subjects import TorchSubject
-from robustgate.zoo import cifar_resnet
 
 
 def test_the_parts_are_the_papers_at_the_sizes_told() -> None:
@@ -91,27 +88,10 @@ def test_the_same_twice_and_in_any_batch() -> None:
         np.testing.assert_allclose(one.norms, other.norms, atol=1e-6)
 
 
-@pytest.fixture(scope="module")
-def resnet(real_data: Path) -> Ground:
-    """The published ResNet-20 and 60 CIFAR-10 images, six of each class."""
-    network = cifar_resnet(depth=20, num_classes=10)
-    network.load_state_dict(load_file(real_data / "weights" / "cifar10_resnet20.safetensors"))
-    with np.load(real_data / "cifar" / "cifar10_test_2000.npz") as arrays:
-        rows = np.concatenate([np.flatnonzero(arrays["labels"] == label)[:6] for label in range(10)])
-        samples = Samples(
-            images=arrays["images"][rows],
-            labels=arrays["labels"][rows],
-            classes=tuple(arrays["classes"]),
-            names=tuple(map(str, rows)),
-        )
-    module = Normalized(network, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    images = torch.tensor(samples.images).permute(0, 3, 1, 2).contiguous().float() / 255
-    return Ground(TorchSubject(module, CPU), samples, images)
-
-
-def test_as_strong_as_torchattacks_standard_version(resnet: Ground) -> None:
+def test_as_strong_as_torchattacks_standard_version(real_data: Path) -> None:
     # Their sizes but for the queries, which their constructor does not take: 200 of 5,000.
     torchattacks = pytest.importorskip("torchattacks")
+    resnet = published(real_data, 6)
     eps, labels = 2 / 255, torch.tensor(resnet.samples.labels)
     theirs = torchattacks.AutoAttack(resnet.subject.module, norm="Linf", eps=eps, version="standard", seed=0)
     theirs._autoattack.attacks[3].n_queries = 200

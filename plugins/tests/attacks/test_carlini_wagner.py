@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from closed_forms import CPU, Ground, Linear, ground
-from safetensors.torch import load_file
+from published import resnet20
 from torch import Tensor, nn
 
 from robustgate.attacks.carlini_wagner import CarliniWagner
@@ -16,9 +16,7 @@ from robustgate.core.components import Answer, Samples
 from robustgate.core.losses import margin
 from robustgate.engine.adversarial import measure_adversarial
 from robustgate.engine.draws import SampleDraws
-from robustgate.engine.networks import Normalized
 from robustgate.engine.subjects import CountedTarget, TorchSubject
-from robustgate.zoo import cifar_resnet
 
 ROUNDING = 1e-5  # what a float32 norm may be too small by, as a share of it
 
@@ -263,11 +261,8 @@ def test_impossible_parameters_are_refused(parameters: dict[str, float], message
 def test_nearer_than_theirs_at_fewer_gradients(real_data: Path) -> None:
     """On CIFAR-10 and the published ResNet-20: theirs do 50 steps, and 9 searches of 20."""
     torchattacks, foolbox = pytest.importorskip("torchattacks"), pytest.importorskip("foolbox")
-    network = cifar_resnet(depth=20, num_classes=10)
-    network.load_state_dict(load_file(real_data / "weights" / "cifar10_resnet20.safetensors"))
-    module = Normalized(network, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     with np.load(real_data / "cifar" / "cifar10_test_2000.npz") as arrays:
-        field = posed(module, torch.tensor(arrays["images"][:8]).permute(0, 3, 1, 2), classes=10)
+        field = posed(resnet20(real_data), torch.tensor(arrays["images"][:8]).permute(0, 3, 1, 2), classes=10)
     images, labels = field.images.contiguous(), torch.tensor(field.samples.labels)
     ours = field.outcome(CarliniWagner(eps=1.0, steps=100))
     model = foolbox.PyTorchModel(field.subject.module, bounds=(0, 1))

@@ -9,48 +9,19 @@ import numpy as np
 import pytest
 import torch
 from closed_forms import CPU, Ground, Linear, ground
-from safetensors.torch import load_file
+from columns import watch_columns
+from published import published
 from scipy.optimize import linprog, minimize
+from settled import check_settled_are_dropped
 from test_deepfool_ddn import COUNT, SIDE, Planes, Plateau, Scaled, on, pictures
 
 from robustgate.attacks import fab
 from robustgate.attacks._plane import step_to_plane
 from robustgate.attacks.fab import Fab
 from robustgate.core.budget import Budget
-from robustgate.core.components import Answer, Attack, Samples
-from robustgate.engine.draws import SampleDraws
-from robustgate.engine.networks import Normalized
-from robustgate.engine.subjects import CountedTarget, TorchSubject
-from robustgate.zoo import cifar_resnet
+from robustgate.engine.subjects import TorchSubject
 
 both_norms = pytest.mark.parametrize("norm", ["linf", "l2"])
-
-
-def check_settled_are_dropped(attack: Attack, where: Ground, *, least: int = 4) -> None:
-    """Fail where a walk asks about a sample that was settled, as a composite with a fixed budget settles it."""
-    target = CountedTarget(where.subject, len(where.samples.classes), "case")
-    labels, budget = torch.from_numpy(where.samples.labels), Budget(attack.norm, attack.eps)
-    done = torch.zeros(len(labels), dtype=torch.bool)
-    with torch.no_grad():
-        walk = attack.run(where.images, labels, SampleDraws(range(len(labels))), target)
-        answer = None
-        while True:
-            try:
-                query = walk.send(answer) if answer is not None else next(walk)
-            except StopIteration:
-                break
-            assert len(query.rows)
-            assert len(set(query.rows.tolist())) == len(query.rows)
-            assert not done[query.rows].any()
-            logits = target.logits(query.points)
-            adversarial = logits.argmax(dim=1) != labels[query.rows]
-            done[query.rows] |= adversarial & budget.contains(budget.size(query.points - where.images[query.rows]))
-            gradient = torch.empty(0)
-            if query.loss is not None:
-                _, gradient = target.gradient(query.points, query.loss)
-                gradient[done[query.rows]] = 0  # as the engine leaves it
-            answer = Answer(logits, gradient, adversarial, done[query.rows].clone())
-    assert least <= int(done.sum()) <= len(done) - least
 
 
 class TestProjection:
@@ -239,10 +210,53 @@ def test_what_it_costs() -> None:
     where = on(Planes())
     aimed = where.outcome(Fab(eps=0.1, steps=7, targets=3, restarts=2, refinements=4))
     assert (aimed.gradients == 7 * 3 * 2).all()
-    # The image, a look at every step, the bisection, and confirmations of points that gradients were taken at.
-    assert (aimed.queries >= 1 + 42 + 4).all()
-    assert (aimed.queries <= 1 + 42 + 4 + 6).all()
+    # The image, a look at every step, the search at the end (the point is next to the boundary), the confirmation.
+    assert (aimed.queries == 1 + 42 + 2 + 1).all()
     assert (where.outcome(Fab(eps=0.1, steps=7, targeted=False)).gradients == 7).all()
+
+
+@both_norms
+def test_later_gradients_are_of_the_rivals_only(norm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = watch_columns(monkeypatch)
+    where = on(Planes())
+    whole = where.outcome(Fab(eps=0.1, norm=norm, targeted=False, rivals=9, steps=7), size=4 * COUNT)
+    assert columns == [(COUNT, 5)] * 7
+    columns.clear()
+    few = where.outcome(Fab(eps=0.1, norm=norm, targeted=False, rivals=2, steps=7, restarts=2), size=4 * COUNT)
+    assert columns == ([(COUNT, 5)] + [(COUNT, 2)] * 6) * 2
+    np.testing.assert_allclose(few.norms, whole.norms, rtol=1e-3)
+
+
+def test_fewer_rivals_are_no_weaker_on_a_published_network(real_data: Path) -> None:
+    where = published(real_data, 3)
+    few, every = (where.outcome(Fab(eps=0.1, norm="l2", targeted=False, rivals=rivals, steps=8)) for rivals in (3, 9))
+    np.testing.assert_allclose(np.median(few.norms), np.median(every.norms), rtol=0.005)
+    np.testing.assert_allclose(few.norms.mean(), every.norms.mean(), rtol=0.005)
+
+
+class Converted(TorchSubject):
+    """A network that is attacked as an artifact is that has no gradient of its own."""
+
+    has_own_gradient = False
+
+
+class Within(Fab):
+    """FAB under a fixed budget, as in a composite."""
+
+    minimizes = False
+
+
+@both_norms
+@pytest.mark.parametrize("targeted", [True, False])
+def test_it_ends_where_all_are_settled_by_a_query_with_gradients(norm: str, targeted: bool) -> None:
+    plain = ground("sphere", SIDE, COUNT)
+    where = Ground(Converted(plain.subject.module, CPU), plain.samples, plain.images)
+    eps = 1.2 * float(plain.nearest(norm).median())
+    # In walks of one sample: where it falls at such a query, after two about the image and one beyond eps, no gradient
+    # is taken of anything.
+    result = where.outcome(Within(eps=eps, norm=norm, targeted=targeted, steps=20), size=4)
+    assert not result.correct.any()
+    assert ((result.queries == 4) & (result.gradients == 1)).any()
 
 
 def test_restarts_begin_at_half_of_the_norm_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,27 +279,10 @@ def test_restarts_begin_at_half_of_the_norm_found(monkeypatch: pytest.MonkeyPatc
     torch.testing.assert_close(third, second, rtol=0.01, atol=0)
 
 
-@pytest.fixture(scope="module")
-def resnet(real_data: Path) -> Ground:
-    """The published ResNet-20 and 30 CIFAR-10 images, three of each class."""
-    network = cifar_resnet(depth=20, num_classes=10)
-    network.load_state_dict(load_file(real_data / "weights" / "cifar10_resnet20.safetensors"))
-    with np.load(real_data / "cifar" / "cifar10_test_2000.npz") as arrays:
-        rows = np.concatenate([np.flatnonzero(arrays["labels"] == label)[:3] for label in range(10)])
-        samples = Samples(
-            images=arrays["images"][rows],
-            labels=arrays["labels"][rows],
-            classes=tuple(arrays["classes"]),
-            names=tuple(map(str, rows)),
-        )
-    module = Normalized(network, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    images = torch.tensor(samples.images).permute(0, 3, 1, 2).contiguous().float() / 255
-    return Ground(TorchSubject(module, CPU), samples, images)
-
-
 @pytest.mark.parametrize(("norm", "eps", "targeted"), [("linf", 0.7 / 255, False), ("l2", 0.1, True)])
-def test_no_weaker_than_torchattacks(resnet: Ground, norm: str, eps: float, targeted: bool) -> None:
+def test_no_weaker_than_torchattacks(real_data: Path, norm: str, eps: float, targeted: bool) -> None:
     torchattacks = pytest.importorskip("torchattacks")
+    resnet = published(real_data, 3)
     labels, steps = torch.tensor(resnet.samples.labels), 4
     other = torchattacks.FAB(
         resnet.subject.module, norm={"linf": "Linf", "l2": "L2"}[norm], eps=eps, steps=steps, multi_targeted=targeted
@@ -308,6 +305,7 @@ def test_no_weaker_than_torchattacks(resnet: Ground, norm: str, eps: float, targ
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"restarts": 0}, "restarts must be at least 1, got 0"),
         ({"targets": 0}, "targets must be at least 1, got 0"),
+        ({"rivals": 0}, "rivals must be at least 1, got 0"),
         ({"refinements": -1}, "refinements must be at least 0, got -1"),
         ({"alpha_max": 1.1}, "alpha_max must be from 0 to 1, got 1.1"),
         ({"eta": 0.9}, "eta must be at least 1 and finite, got 0.9"),

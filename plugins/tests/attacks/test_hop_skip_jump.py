@@ -47,8 +47,9 @@ def test_it_comes_near_the_boundary(kind: str, norm: str, queries: int, toleranc
     np.testing.assert_array_less(result.norms, truth * (1 + tolerance))
     assert result.correct[truth > eps * (1 + 1e-5)].all()
     assert not result.correct[truth * (1 + tolerance) < eps].any()
-    # The engine asks once more about a point outside the budget, projected to it.
-    assert result.queries.max() <= queries + 1
+    # The engine asks once more about the nearest point that a faster copy calls adversarial, and once about one outside
+    # the budget, projected to it.
+    assert result.queries.max() <= queries + 2
     assert result.queries.min() > queries - 60
     assert not result.gradients.any()
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from closed_forms import Ground, ground
-from test_fab import check_settled_are_dropped, resnet  # noqa: F401 - a fixture
+from published import published
+from settled import check_settled_are_dropped
 from torch import Tensor
 
 from robustgate.attacks.jitter import Jitter, jitter
@@ -88,6 +90,10 @@ def test_settled_samples_are_asked_about_no_more(norm: str) -> None:
 class TestAgainstTorchattacks:
     EPS, STEPS = 1 / 255, 10
 
+    @pytest.fixture
+    def resnet(self, real_data: Path) -> Ground:
+        return published(real_data, 3)
+
     def theirs(self, where: Ground, **parameters: Any) -> np.ndarray:
         """Return which samples stand: theirs is the last point, and nothing within the budget is done with."""
         torchattacks = pytest.importorskip("torchattacks")
@@ -101,7 +107,7 @@ class TestAgainstTorchattacks:
         right = where.subject.logits(where.images).argmax(dim=1) == labels
         return ((where.subject.logits(found).argmax(dim=1) == labels) & right).numpy()
 
-    def test_without_chance_none_stands_that_theirs_fells(self, resnet: Ground) -> None:  # noqa: F811
+    def test_without_chance_none_stands_that_theirs_fells(self, resnet: Ground) -> None:
         theirs = self.theirs(resnet, std=0, random_start=False)
         attack = Jitter(eps=self.EPS, steps=self.STEPS, relative_step=0.25, std=0, random_start=False)
         ours = resnet.outcome(attack).correct
@@ -109,7 +115,7 @@ class TestAgainstTorchattacks:
         assert (ours & ~theirs).sum() <= 1
         assert ours.sum() <= theirs.sum() + 1
 
-    def test_as_it_is_by_default(self, resnet: Ground) -> None:  # noqa: F811
+    def test_as_it_is_by_default(self, resnet: Ground) -> None:
         theirs = self.theirs(resnet)
         ours = resnet.outcome(Jitter(eps=self.EPS, steps=self.STEPS)).correct
         assert 2 <= theirs.sum() <= 28

@@ -8,19 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from closed_forms import CPU, Linear, ground
-from safetensors.torch import load_file
+from closed_forms import CPU, Ground, Linear, ground
+from published import published
 from torch import Tensor, nn
 
 from robustgate.attacks.jsma import Jsma, most_salient
 from robustgate.core.budget import Budget
-from robustgate.core.components import Samples
-from robustgate.engine.adversarial import measure_adversarial
 from robustgate.engine.arena import Arena, Batch
 from robustgate.engine.ledger import Ledger
-from robustgate.engine.networks import Normalized
 from robustgate.engine.subjects import CountedTarget, TorchSubject
-from robustgate.zoo import cifar_resnet
 
 LOW = float("-inf")
 
@@ -258,18 +254,11 @@ class TestAgainstTorchattacks:
         assert attacked(network, permuted, Jsma(eps=0.1)).fallen.any()
 
     @pytest.fixture
-    def resnet(self, real_data: Path) -> tuple[TorchSubject, Samples]:
-        network = cifar_resnet(depth=20, num_classes=10)
-        network.load_state_dict(load_file(real_data / "weights" / "cifar10_resnet20.safetensors"))
-        with np.load(real_data / "cifar" / "cifar10_test_2000.npz") as arrays:
-            rows = np.concatenate([np.flatnonzero(arrays["labels"] == label)[:3] for label in range(10)])
-            images, labels, classes = arrays["images"][rows], arrays["labels"][rows], tuple(arrays["classes"])
-        samples = Samples(images=images, labels=labels, classes=classes, names=tuple(map(str, rows)))
-        return TorchSubject(Normalized(network, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), CPU), samples
+    def resnet(self, real_data: Path) -> Ground:
+        return published(real_data, 3)
 
-    def robust(self, resnet: tuple[TorchSubject, Samples], attack: Jsma) -> np.ndarray:
-        subject, samples = resnet
-        outcome = measure_adversarial(subject, samples, "case", lambda done, total: None, attack, seed=7)
+    def robust(self, resnet: Ground, attack: Jsma) -> np.ndarray:
+        outcome = resnet.outcome(attack)
         assert (outcome.norms[~outcome.correct] <= attack.eps).all()
         return outcome.correct
 
@@ -284,12 +273,10 @@ class TestAgainstTorchattacks:
 
     def test_no_weaker_than_theirs_is(self, resnet) -> None:
         torchattacks = pytest.importorskip("torchattacks")
-        subject, samples = resnet
         few = slice(None, None, 5)
-        images = torch.tensor(samples.images[few]).permute(0, 3, 1, 2).contiguous().float() / 255
-        labels = torch.tensor(samples.labels[few])
+        images, labels = resnet.images[few], torch.tensor(resnet.samples.labels[few])
         ours = self.robust(resnet, Jsma(eps=0.004))[few].mean()
-        found = torchattacks.JSMA(subject.module, gamma=0.004)(images, labels)
-        assert ours <= float((subject.logits(found).argmax(dim=1) == labels).float().mean())
+        found = torchattacks.JSMA(resnet.subject.module, gamma=0.004)(images, labels)
+        assert ours <= float((resnet.subject.logits(found).argmax(dim=1) == labels).float().mean())
         # It spends the last pair although only 12 of 3,072 values may change.
         assert float(Budget("l0", 0.004).size(found - images).max()) > 0.004

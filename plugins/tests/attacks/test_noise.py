@@ -97,7 +97,7 @@ def test_every_draw_is_one_query_and_what_fell_asks_no_more(norm: str) -> None:
     eps = 6 * float(where.nearest(norm).median())
     result = where.outcome(Noise(eps=eps, norm=norm, repeats=15))
     assert (result.queries[result.correct] == 15).all()
-    assert (result.queries[~result.correct] <= 15).all()
+    assert (result.queries[~result.correct] <= 15 + 1).all()  # what fell was confirmed
     assert result.queries[~result.correct].mean() < 10
     assert not result.gradients.any()
     check_settled_are_dropped(Noise(eps=eps, norm=norm, repeats=15), where)

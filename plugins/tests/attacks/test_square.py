@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from closed_forms import CPU, Ground, ground
-from safetensors.torch import load_file
+from published import published
 from torch import Tensor, nn
 
 from robustgate.attacks import square
@@ -17,10 +17,8 @@ from robustgate.attacks.square import Square, bumps, move_budget, recolour, stri
 from robustgate.core.budget import Budget
 from robustgate.core.components import Answer, Samples
 from robustgate.engine.draws import SampleDraws
-from robustgate.engine.networks import Normalized
 from robustgate.engine.subjects import TorchSubject
 from robustgate.testing import pictures
-from robustgate.zoo import cifar_resnet
 
 COUNT = 64
 SHAPES = [(32, 32), (7, 19), (20, 6), (4, 4), (3, 40)]
@@ -191,24 +189,6 @@ def test_impossible_parameters_are_refused(wrong: dict[str, float], told: str) -
     Square(eps=8.0, norm="l2")
 
 
-@pytest.fixture(scope="module")
-def resnet(real_data: Path) -> Ground:
-    """The published ResNet-20 and 100 CIFAR-10 images, ten of each class."""
-    network = cifar_resnet(depth=20, num_classes=10)
-    network.load_state_dict(load_file(real_data / "weights" / "cifar10_resnet20.safetensors"))
-    with np.load(real_data / "cifar" / "cifar10_test_2000.npz") as arrays:
-        rows = np.concatenate([np.flatnonzero(arrays["labels"] == label)[:10] for label in range(10)])
-        samples = Samples(
-            images=arrays["images"][rows],
-            labels=arrays["labels"][rows],
-            classes=tuple(arrays["classes"]),
-            names=tuple(map(str, rows)),
-        )
-    module = Normalized(network, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    images = torch.tensor(samples.images).permute(0, 3, 1, 2).contiguous().float() / 255
-    return Ground(TorchSubject(module, CPU), samples, images)
-
-
 def balanced() -> Ground:
     """Return a random network of ten classes, its bias such that it tells pictures apart, and 300 pictures."""
     with torch.random.fork_rng(), torch.no_grad():
@@ -246,7 +226,8 @@ def test_no_weaker_than_torchattacks(norm: str, eps: float) -> None:
     assert ours >= theirs - 15
 
 
-def test_no_weaker_than_torchattacks_on_real_images(resnet: Ground) -> None:
+def test_no_weaker_than_torchattacks_on_real_images(real_data: Path) -> None:
+    resnet = published(real_data, 10)
     theirs = fallen_to_torchattacks(resnet, 10, norm="Linf", eps=8 / 255, n_queries=40)
     ours = int((~resnet.outcome(Square(eps=8 / 255, queries=41)).correct).sum())
     assert ours >= theirs - 6

@@ -90,6 +90,22 @@ def test_the_direction_is_a_unit_step_that_gains_the_dual_norm(norm: str, scale:
 
 
 @NORMS
+def test_the_gain_is_the_most_that_any_point_of_the_ball_gives(norm: str) -> None:
+    # Centres in the middle, so that the box is no matter to l2; near the edges it cuts linf's balls.
+    low, high = (0.0, 1.0) if norm == "linf" else (0.2, 0.8)
+    centres = (low + (high - low) * torch.rand(1, 1, 2, 3, generator=torch.Generator().manual_seed(3))).double()
+    budget = Budget(norm, 0.1)
+    inside = budget.random_point(centres.float().expand(COUNT, -1, -1, -1), SampleDraws(range(COUNT))).double()
+    for seed in range(20):
+        gradient, start = noise(1, 1, 2, 3, seed=seed), inside[seed : seed + 1]
+        gain = float(budget.gain(gradient, start, centres))
+        best = budget.project(centres + budget.eps * budget.direction(gradient), centres)
+        assert gain == pytest.approx(float((gradient * (best - start)).sum()), abs=1e-9)
+        assert float((gradient * (inside - start)).sum(dim=(1, 2, 3)).max()) <= gain + 1e-7
+        assert float(budget.gain(gradient, best, centres)) == pytest.approx(0, abs=1e-9)
+
+
+@NORMS
 def test_without_a_gradient_there_is_no_direction(norm: str) -> None:
     gradient = noise(3, 1, 2, 2).float()
     gradient[1] = 0

@@ -157,6 +157,61 @@ def test_the_artifact_decides_what_fell_whatever_comes_with_the_gradients() -> N
     assert target.queries == COUNT  # each claim was put to the artifact
 
 
+class Shifted(TorchSubject):
+    """Its faster copy has the boundary a little nearer than the artifact's: a share of the way to it."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__(Brightness(), CPU)
+        self.share = share
+
+    def differentiable(self) -> nn.Module:
+        share = self.share
+
+        class Nearer(nn.Module):
+            def forward(self, pictures: Tensor) -> Tensor:
+                score = 10 * (pictures.mean((1, 2, 3)) - GREY + share * 0.02)
+                return torch.stack([-score, score], dim=1)
+
+        return Nearer()
+
+
+@pytest.mark.parametrize(
+    ("share", "asked", "norm"), [(0.0005, 2, 0.02 * 1.001), (0.005, 3, 0.02 * 1.01), (0.2, 4, None)]
+)
+def test_a_claim_that_rounding_makes_false_is_moved_out_until_the_artifact_confirms_it(share, asked, norm) -> None:
+    target = CountedTarget(Shifted(share), 2, "case")
+    # The copy is wrong about the point 0.02 away, halfway between its boundary and the artifact's.
+    pictures = torch.full((1, 3, 4, 4), GREY - 0.02 * (1 + share / 2))
+    ledgers: list[Ledger] = []
+    batch = Batch(numbers=torch.arange(1), images=pictures, labels=torch.zeros(1, dtype=torch.int64), seeds=[0])
+
+    def script(pictures: Tensor, labels: Tensor) -> Walk:
+        answer = yield Query(everyone(pictures), pictures + 0.02, cross_entropy(labels))
+        assert answer.adversarial.all()  # by the copy
+
+    attack = Scripted(script=script, minimizes=True)
+    Arena(target, attack, size=64).fight(iter([batch]), lambda batch, ledger: ledgers.append(ledger))
+    assert target.queries == asked
+    assert float(ledgers[0].norms[0]) == (pytest.approx(norm, rel=1e-4) if norm else float("inf"))
+
+
+def test_an_exact_query_is_answered_by_the_artifact_alone() -> None:
+    target = CountedTarget(Lying(Brightness(), CPU), 2, "case")
+    pictures = images()
+    batch = Batch(
+        numbers=everyone(pictures), images=pictures, labels=torch.zeros(COUNT, dtype=torch.int64), seeds=range(COUNT)
+    )
+    claimed: list[int] = []
+
+    def script(pictures: Tensor, labels: Tensor) -> Walk:
+        for exact in (True, False):
+            answer = yield Query(everyone(pictures), pictures, exact=exact)
+            claimed.append(int((answer.logits.argmax(1) != labels).sum()))
+
+    Arena(target, Scripted(script=script), size=64).fight(iter([batch]), lambda _, ledger: None)
+    assert claimed == [0, COUNT]
+
+
 @pytest.mark.parametrize("size", [8, 16, 32])
 def test_the_batch_is_refilled_as_samples_fall(size: int) -> None:
     calls: list[int] = []
@@ -172,7 +227,7 @@ def test_the_batch_is_refilled_as_samples_fall(size: int) -> None:
         rows, points = everyone(pictures), pictures
         while len(rows):
             points = points + 0.003  # of a walk's four neighbours, three fall together
-            answer = yield Query(rows, points)
+            answer = yield Query(rows, points, exact=True)
             rows, points = rows[~answer.settled], points[~answer.settled]
 
     found, _ = fight(Scripted(script=steps, eps=0.07), module=Counting(), size=size, part=4)
@@ -302,5 +357,6 @@ def test_what_a_library_asks_of_the_module_itself_is_counted() -> None:
 
     found, target = fight(Library())
     assert sum(norm < 1 for norm, *_ in found) == 20
-    assert (target.queries, target.gradients) == (2 * COUNT, COUNT)
-    assert all((queries, gradients) == (2, 1) for _, _, queries, gradients in found)
+    # What has fallen was confirmed.
+    assert (target.queries, target.gradients) == (2 * COUNT + 20, COUNT)
+    assert [(queries, gradients) for _, _, queries, gradients in found] == 20 * [(3, 1)] + 40 * [(2, 1)]

@@ -325,20 +325,20 @@ def test_the_value_is_that_of_all_attacks_within_eps_together() -> None:
 
 @pytest.mark.parametrize("checks", [LINF, L2], ids=["linf", "l2"])
 def test_every_gradient_and_query_is_told(checks: MaskingChecks, monkeypatch: pytest.MonkeyPatch) -> None:
-    spent: dict[str, int] = {"gradients": 0, "logits": 0}
+    spent: dict[str, int] = {"gradient": 0, "logits": 0, "glance": 0}
     for name in spent:
-        asked: Callable[..., Any] = getattr(CountedTarget, name.removesuffix("s") if name == "gradients" else name)
+        asked: Callable[..., Any] = getattr(CountedTarget, name)
 
         def counted(self: CountedTarget, images: Tensor, *given: Any, asked: Any = asked, name: str = name) -> Any:
             spent[name] += len(images)
             return asked(self, images, *given)
 
-        monkeypatch.setattr(CountedTarget, asked.__name__, counted)
+        monkeypatch.setattr(CountedTarget, name, counted)
     outcome = measure(plain(), checks)
     details = outcome.details
-    assert details["gradients"] == spent["gradients"] == outcome.gradients.sum()  # type: ignore[union-attr]
+    assert details["gradients"] == spent["gradient"] == outcome.gradients.sum()  # type: ignore[union-attr]
     assert details["queries"] == sum(walk["queries"] for walk in details["walks"].values())
-    choosing = spent["logits"] - details["queries"]
+    choosing = spent["logits"] + spent["glance"] - details["queries"]
     assert 0 < choosing <= 128  # the first batch of the split held enough that are right
     # Seven walks of 6 steps, one of 24, one gradient at the image: of these 67 about a sample it takes less than half.
     assert details["gradients"] <= 32 * 67 / 2

@@ -34,6 +34,13 @@ class CountedTarget:
         self.queries += len(images)
         return check_logits(self.subject.logits(images.detach()), len(images), self.classes, self.name)
 
+    def glance(self, images: Tensor) -> Tensor:
+        """Return the logits (N, classes) of the module that gradients are taken through, checked."""
+        self.queries += len(images)
+        with torch.no_grad():
+            logits = self._module(images)(images.detach().to(memory_format=torch.channels_last))
+        return check_logits(logits, len(images), self.classes, self.name)
+
     def gradient(self, images: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
         """Return logits (N, classes), of the module that gradients are taken through, and the gradients, checked.
 

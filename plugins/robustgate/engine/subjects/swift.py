@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, fx, nn
@@ -17,19 +18,31 @@ RELUS = (torch.relu, functional.relu)
 SUMS = (operator.add, torch.add)
 
 
+# The copies made, None where a module stays as it is.
+_COPIES: WeakKeyDictionary[nn.Module, nn.Module | None] = WeakKeyDictionary()
+
+
 def swift(module: nn.Module, images: Tensor) -> nn.Module:
     """Return a copy with batch normalisation folded into the convolutions, channels last; or `module` itself.
 
     A network is copied that torch.fx can trace, and whose copy gives the logits of `images` again but for rounding.
     The copy is about one and a half times as fast. It only says where to go: what has fallen, the artifact decides.
+    It is made once: what a module of a subject computes does not change.
     """
+    if module not in _COPIES:
+        _COPIES[module] = _copied(module, images)
+    copy = _COPIES[module]
+    return module if copy is None else copy
+
+
+def _copied(module: nn.Module, images: Tensor) -> nn.Module | None:
     try:
         copy = _in_place(fuse(module)).requires_grad_(False).to(memory_format=torch.channels_last).eval()
         same = _agree(module, copy, images[:2].detach())
     except Exception:  # noqa: BLE001
         # Whatever a network raises that torch.fx runs with its own proxies: it is no worse for it, and runs as it is.
-        return module
-    return copy if same else module
+        return None
+    return copy if same else None
 
 
 def _agree(module: nn.Module, copy: nn.Module, images: Tensor) -> bool:
