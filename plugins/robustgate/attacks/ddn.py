@@ -22,6 +22,8 @@ __all__ = ["Ddn"]
 FIRST_STEP, LAST_STEP = 1.0, 0.01
 # Any slope is above it: a margin divided by it is farther than any image.
 TINY = 1e-30
+# What the radius grows by at least until a point fools: the margin of quantized logits may be 0.
+LEAST = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +99,8 @@ class Ddn:
             best = points.where(wide(better), best)
             radius = radius * (1 + self.gamma * (1 - 2 * answer.adversarial.to(radius.dtype)))
             if self.initial_norm is None:
-                ahead = norms - values / budget.slope(answer.gradient).clamp_min(TINY)
-                radius = radius.maximum(ahead).where(nearest.isinf(), radius)
+                lacks = (-values / budget.slope(answer.gradient).clamp_min(TINY)).clamp_min(LEAST)
+                radius = radius.maximum(norms + lacks).where(nearest.isinf(), radius)
             radius = radius.minimum(farthest)
             length = self.step(step) * (wide(radius) if self.initial_norm is None else 1)
             turned = budget.direction(points - images + length * ascent(answer.gradient, budget, draws))

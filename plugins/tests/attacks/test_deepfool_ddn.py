@@ -238,6 +238,16 @@ class TestRefinement:
         # Once a point has fooled the radius changes by gamma alone.
         assert float((query.points - image).norm()) == pytest.approx(0.42 * 0.95 * 1.05, rel=1e-5)
 
+    def test_ddn_leaves_an_image_whose_logits_tie(self) -> None:
+        image = torch.full((1, 3, SIDE, SIDE), 0.5)
+        walk = Ddn(eps=0.1, steps=6).run(image, torch.tensor([0]), SampleDraws([0]), None)  # type: ignore[arg-type]
+        query, norms = next(walk), []
+        nothing = torch.tensor([False])
+        for _ in range(5):
+            query = walk.send(Answer(torch.zeros(1, 2), torch.ones_like(image), nothing, nothing))
+            norms.append(float((query.points - image).norm()))
+        assert norms == pytest.approx([0.001, 0.002, 0.003, 0.004, 0.005], rel=1e-3)
+
     def test_steps_that_end_short_of_the_boundary_leave_the_sample_standing(self) -> None:
         where = on(Planes(), pictures(low=0, high=256))
         result = where.outcome(Deepfool(eps=0.1, steps=1, overshoot=0, refinements=0))
