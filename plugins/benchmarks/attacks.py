@@ -25,57 +25,31 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from _attack_rows import EIGHT, SPEED, STRENGTH, Peer, Row, evenly
+from _cifar import DATA, as_images, attacked, network, part, pictures
 from torch import Tensor, nn
 
 from robustgate.attacks.pgd import Pgd
 from robustgate.core.budget import Budget
 from robustgate.core.catalog import shelf
 from robustgate.core.components import Attack, Samples
-from robustgate.engine.adversarial import Terms, measure_adversarial
+from robustgate.engine.adversarial import Terms
 from robustgate.engine.measure import Outcome
 from robustgate.engine.networks import Normalized
 from robustgate.engine.subjects import TorchSubject
-from robustgate.zoo import cifar_resnet
 
-DATA = Path(os.environ.get("ROBUSTGATE_DATA", ""))
 THREADS, BATCH = 2, 100
 SLACK, LARGER = 0.5, 1.01
 # What attacking 10,000 images may add to the peak of attacking 500: their float32 images alone are 123 MB.
 MANY, FEW, MEMORY_LIMIT_MB = 10_000, 500, 60
-EIGHT, ONE = 8 / 255, 1 / 255
 
 Points = Callable[[Tensor, Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Peer:
-    """A library's attack: its class, what it is made with, the epsilon of Foolbox's call, images that it is given."""
-
-    name: str
-    made: Mapping[str, Any]
-    images: int = 100
-    epsilon: float | None = None
-
-
-@dataclass(frozen=True)
-class Row:
-    """Ours beside the peers that have it; `at_least` is the limit on the ratio of images per second."""
-
-    name: str
-    method: str
-    parameters: Mapping[str, Any]
-    peers: Mapping[str, Peer]
-    at_least: float = 0
-    images: int = 500
-    no_loss: bool = False
-    """Only images that are classified right, and none may fall."""
 
 
 @dataclass
@@ -93,129 +67,6 @@ class Found:
     norms: float | None = None
     """Our norms over theirs, of a minimum-norm attack."""
     problems: list[str] = field(default_factory=list)
-
-
-def pgd(name: str, eps: float, at_least: float, *, images: int, no_loss: bool = False, **ours: float) -> Row:
-    """Return the row of 40 steps in linf; the peers step as Foolbox does, or 2.5 eps / steps."""
-    peers = {
-        "torchattacks": Peer("PGD", {"eps": eps, "alpha": 2.5 * eps / 40, "steps": 40}),
-        "foolbox": Peer("LinfPGD", {"steps": 40}, epsilon=eps),
-    }
-    return Row(name, "pgd", {"eps": eps, "steps": 40, **ours}, peers, at_least, images, no_loss)
-
-
-def linf(eps: float, **made: Any) -> dict[str, Any]:
-    """Return what those classes of torchattacks take that name their norm."""
-    return {"norm": "Linf", "eps": eps, **made}
-
-
-SPEED = [
-    pgd("pgd40 at 0.004", 0.004, 6, images=1000),
-    pgd("pgd40 at 8/255", EIGHT, 25, images=2000),
-    # One millionth of the range: no decision of this network changes, so that no side has a sample less to attack.
-    pgd("pgd40, no sample lost", 1e-6, 1.5, images=400, no_loss=True),
-    pgd("pgd40, none lost, all steps", 1e-6, 1.5, images=400, no_loss=True, give_up=float("inf")),
-    Row(
-        "deepfool l2",
-        "deepfool",
-        {"eps": 0.1, "steps": 50},
-        {
-            "torchattacks": Peer("DeepFool", {"steps": 50}, images=50),
-            "foolbox": Peer("L2DeepFoolAttack", {"steps": 50}),
-        },
-        at_least=5,
-    ),
-    Row("ddn l2, 40 of 100 steps", "ddn", {"eps": 0.1, "steps": 40}, {"foolbox": Peer("DDNAttack", {"steps": 100})}, 2),
-    Row("ddn l2, 100 steps", "ddn", {"eps": 0.1, "steps": 100}, {"foolbox": Peer("DDNAttack", {"steps": 100})}),
-    # Theirs stops the whole batch when its loss rises: it takes about ten of its steps, and its norms show it.
-    Row(
-        "c&w l2, 5 of 50 steps",
-        "carlini_wagner",
-        {"eps": 0.1, "steps": 5, "binary_searches": 1, "refinements": 5},
-        {"torchattacks": Peer("CW", {"steps": 50})},
-        at_least=3,
-    ),
-    Row(
-        "c&w l2, 3 x 10 of 9 x 50",
-        "carlini_wagner",
-        {"eps": 0.1, "steps": 10, "binary_searches": 3},
-        {"foolbox": Peer("L2CarliniWagnerAttack", {"steps": 50, "binary_search_steps": 9}, images=50)},
-        at_least=3,
-    ),
-    Row(
-        "c&w l2, 9 x 50",
-        "carlini_wagner",
-        {"eps": 0.1, "steps": 50, "binary_searches": 9},
-        {"foolbox": Peer("L2CarliniWagnerAttack", {"steps": 50, "binary_search_steps": 9}, images=50)},
-        images=100,
-    ),
-    Row("jsma l0", "jsma", {"eps": 0.01}, {"torchattacks": Peer("JSMA", {"gamma": 0.01}, images=5)}, 5, 50),
-    Row(
-        "autoattack at 1/255",
-        "autoattack",
-        {"eps": ONE, "steps": 10},
-        {"torchattacks": Peer("AutoAttack", linf(ONE, seed=0), images=50)},
-        at_least=2,
-        images=200,
-    ),
-]
-STRENGTH = [
-    Row("fgsm", "fgsm", {"eps": ONE}, {"torchattacks": Peer("FGSM", {"eps": ONE})}),
-    pgd("pgd40 at 1/255", ONE, 0, images=500),
-    Row(
-        "pgd50 l2",
-        "pgd",
-        {"eps": 0.1, "norm": "l2", "steps": 50},
-        {
-            "torchattacks": Peer("PGDL2", {"eps": 0.1, "alpha": 0.005, "steps": 50}),
-            "foolbox": Peer("L2PGD", {"steps": 50}, epsilon=0.1),
-        },
-    ),
-    *(row for row in SPEED if row.method in ("deepfool", "ddn", "carlini_wagner")),
-    Row("jsma l0", "jsma", {"eps": 0.004}, {"torchattacks": Peer("JSMA", {"gamma": 0.004})}),
-    Row("apgd", "apgd_ce", {"eps": ONE, "steps": 10}, {"torchattacks": Peer("APGD", linf(ONE))}),
-    Row("apgd-t", "apgd_t", {"eps": ONE, "steps": 10}, {"torchattacks": Peer("APGDT", linf(ONE, n_classes=10))}),
-    Row("fab", "fab", {"eps": ONE, "steps": 10}, {"torchattacks": Peer("FAB", linf(ONE, multi_targeted=True))}),
-    Row("square", "square", {"eps": ONE, "queries": 1000}, {"torchattacks": Peer("Square", linf(ONE, n_queries=1000))}),
-    Row(
-        "jitter",
-        "jitter",
-        {"eps": ONE, "steps": 10},
-        {"torchattacks": Peer("Jitter", {"eps": ONE, "alpha": ONE / 4, "steps": 10})},
-    ),
-    Row("autoattack", "autoattack", {"eps": ONE, "steps": 10}, {"torchattacks": Peer("AutoAttack", linf(ONE, seed=0))}),
-]
-
-
-def network() -> TorchSubject:
-    """Return the published ResNet-20."""
-    module = cifar_resnet(depth=20, num_classes=10)
-    module.load_state_dict(load_file(DATA / "weights" / "cifar10_resnet20.safetensors"))
-    return TorchSubject(Normalized(module, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), torch.device("cpu"))
-
-
-def pictures() -> Samples:
-    """Return the 2,000 test images, the classes in turn: of any first n, each has its tenth."""
-    with np.load(DATA / "cifar" / "cifar10_test_2000.npz", allow_pickle=False) as arrays:
-        images, labels, classes = (arrays[key] for key in ("images", "labels", "classes"))
-    rows = np.concatenate(list(zip(*(np.flatnonzero(labels == label) for label in range(10)), strict=False))).ravel()
-    return part(Samples(images=images, labels=labels, classes=tuple(classes), names=("",) * len(labels)), rows)
-
-
-def part(samples: Samples, rows: Any) -> Samples:
-    """Return some of the samples."""
-    images, labels = samples.images[rows], samples.labels[rows]
-    return Samples(images=images, labels=labels, classes=samples.classes, names=("",) * len(labels))
-
-
-def as_images(samples: Samples) -> tuple[Tensor, Tensor]:
-    """Return images (N, 3, H, W) in [0, 1], contiguous, and labels."""
-    return torch.tensor(samples.images).permute(0, 3, 1, 2).contiguous().float() / 255, torch.tensor(samples.labels)
-
-
-def attacked(subject: TorchSubject, samples: Samples, attack: Attack, terms: Terms | None = None) -> Outcome:
-    """Attack with ours."""
-    return measure_adversarial(subject, samples, "ours", lambda _, __: None, attack, seed=7, terms=terms)
 
 
 def peer_attack(library: str, peer: Peer, module: nn.Module) -> Points:
@@ -468,13 +319,6 @@ def table(rows: list[Row], rounds: int, scale: float, *, markdown: bool) -> list
         show(found, markdown=markdown)
         lines += found
     return lines
-
-
-def evenly(row: Row) -> Row:
-    """Return the row with 500 images for each side, and no limit on speed."""
-    return replace(
-        row, at_least=0, images=500, peers={key: replace(peer, images=500) for key, peer in row.peers.items()}
-    )
 
 
 if __name__ == "__main__":
