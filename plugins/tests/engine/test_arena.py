@@ -139,7 +139,9 @@ class Lying(TorchSubject):
         return Claims()
 
 
-def test_the_artifact_decides_what_fell_whatever_comes_with_the_gradients() -> None:
+@pytest.mark.parametrize("loss", [cross_entropy, None], ids=["gradient", "logits"])
+@pytest.mark.parametrize(("minimizes", "asked"), [(False, COUNT), (True, 4 * COUNT)])
+def test_the_artifact_decides_what_fell_whatever_the_copy_claims(loss, asked: int, *, minimizes: bool) -> None:
     target = CountedTarget(Lying(Brightness(), CPU), 2, "case")
     pictures = images()
     ledgers: list[Ledger] = []
@@ -148,13 +150,15 @@ def test_the_artifact_decides_what_fell_whatever_comes_with_the_gradients() -> N
     )
 
     def script(pictures: Tensor, labels: Tensor) -> Walk:
-        answer = yield Query(everyone(pictures), pictures, cross_entropy(labels))
+        answer = yield Query(everyone(pictures), pictures, loss and loss(labels))
         assert not answer.settled.any()
 
-    attack = Scripted(script=script)
+    attack = Scripted(script=script, minimizes=minimizes)
     Arena(target, attack, size=64).fight(iter([batch]), lambda batch, ledger: ledgers.append(ledger))
     assert not ledgers[0].fallen.any()
-    assert target.queries == COUNT  # each claim was put to the artifact
+    assert ledgers[0].norms.isinf().all()
+    # Each claim was put to the artifact; a minimum-norm attack's as far out as claims are moved.
+    assert target.queries == asked + (COUNT if loss is None else 0)
 
 
 class Shifted(TorchSubject):
