@@ -86,6 +86,11 @@ def silence() -> Iterator[None]:
     handler = logging.NullHandler()
     root.addHandler(handler)
     logging.disable(logging.CRITICAL)
+    # torch keeps this one from being disabled, and pytest listens to it: a hundred lines below every test that fails.
+    trace = logging.getLogger("torch.__trace")
+    listeners = [one for one in trace.handlers if not type(one).__module__.startswith("torch.")]
+    for listener in listeners:
+        trace.removeHandler(listener)
     try:
         with (
             warnings.catch_warnings(),
@@ -95,5 +100,7 @@ def silence() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
+        for listener in listeners:
+            trace.addHandler(listener)
         logging.disable(disabled)
         root.removeHandler(handler)
