@@ -34,7 +34,7 @@ from _published import Published
 from numpy.typing import NDArray
 from PIL import Image
 
-from robustgate.config.values import BENCHMARK_CORRUPTIONS
+from robustgate.core.benchmark import BENCHMARK_CORRUPTIONS
 from robustgate.core.catalog import shelf
 from robustgate.core.components import Samples
 from robustgate.engine.data import as_tensor

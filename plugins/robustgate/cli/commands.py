@@ -16,7 +16,7 @@ from robustgate.config import find, load
 from robustgate.core.errors import RobustgateError, listing, nearest
 from robustgate.core.records import REFERENCE
 from robustgate.engine.plan import Plan, make_plan
-from robustgate.engine.results import rules_of
+from robustgate.engine.results import VARIANT_TESTS, rules_of
 
 app = typer.Typer(
     help="Is the compressed model still robust? A pytest gate for compressed vision models.",
@@ -60,7 +60,7 @@ def plan(config: ConfigOption = None, policy: PolicyOption = None, names: bool =
         for case in made.cases:
             typer.echo(f"test_{case.shift.kind}[{case.name}]")
         for variant in made.variants:
-            for kind in ("cost", "latency"):
+            for kind in VARIANT_TESTS:
                 if rules_of(kind, made.run_rules.get(variant.name, ())):
                     typer.echo(f"test_{kind}[{variant.name}]")
 

@@ -5,25 +5,26 @@ from __future__ import annotations
 import hashlib
 import re
 import tomllib
-from collections.abc import Mapping
-from itertools import permutations
+from collections.abc import Iterable, Mapping
+from itertools import permutations, product
 from pathlib import Path
 from typing import Any
 
 from robustgate.config.chains import ChainReader
 from robustgate.config.values import (
-    BENCHMARK_CORRUPTIONS,
     CaseRule,
     Configuration,
     Corruptions,
     Gate,
     Masking,
     Model,
+    Pair,
     Policy,
     RunRule,
     Shifts,
     Waiver,
 )
+from robustgate.core.benchmark import BENCHMARK_CORRUPTIONS
 from robustgate.core.catalog import shelf
 from robustgate.core.errors import ConfigurationError, listing
 from robustgate.core.records import WHERE_CASE, WHERE_VARIANT
@@ -104,7 +105,10 @@ class _Loader(ChainReader):
                 self.complain("", f"missing table [{required}.<name>]: without it there is nothing to gate")
         sources = {source for model in models.values() if model for source in model.weights}
         pairs = self.pairs(shifts, domains, sources) if shifts else ()
+        matchings = {(pair.source, pair.target): pair for pair in pairs}
         corruptions = self.corruptions(shifts.corruptions) if shifts and shifts.corruptions else {}
+        if shifts and shifts.corruptions:
+            self.check_stored(shifts.corruptions, corruptions, domains, sources)
         if gate and gate.policy is not None:
             self.known(gate.policy, policies, "gate.policy", "policy")
         if self.problems or gate is None or shifts is None or masking is None:
@@ -116,9 +120,11 @@ class _Loader(ChainReader):
             domains=domains,
             models={name: model for name, model in models.items() if model},
             compressions=compressions,
-            pairs=pairs,
+            pairs=tuple((pair.source, pair.target) for pair in pairs),
+            matchings=matchings,
             corruptions=corruptions,
             severities=shifts.corruptions.severities if shifts.corruptions else (),
+            stored=shifts.corruptions.stored if shifts.corruptions else {},
             attacks=attacks,
             unions=unions,
             masking=masking,
@@ -138,6 +144,7 @@ class _Loader(ChainReader):
             self.complain(place, "is empty: name a weight file for at least one source domain")
         for domain, file in model.weights.items():
             self.known(domain, domains, f"{place}.{domain}", "domain")
+            self.check_clean(domain, domains, f"{place}.{domain}")
             if not file.is_file():
                 self.complain(f"{place}.{domain}", f"no such file: {file}")
 
@@ -168,15 +175,20 @@ class _Loader(ChainReader):
                     self.known(joined, attacks, f"attacks.{name}.attacks", "attack")
         return attacks, unions
 
-    def pairs(self, shifts: Shifts, domains: Mapping[str, object], sources: set[str]) -> tuple[tuple[str, str], ...]:
+    def pairs(self, shifts: Shifts, domains: Mapping[str, object], sources: set[str]) -> tuple[Pair, ...]:
         if shifts.pairs == "all":
-            return tuple(pair for pair in permutations(domains, 2) if pair[0] in sources)
-        for index, pair in enumerate(shifts.pairs):
-            for name in pair:
+            clean = [name for name, domain in domains.items() if not _is_stored(domain)]
+            return tuple(Pair(source=one, target=other) for one, other in permutations(clean, 2) if one in sources)
+        pairs = tuple(
+            pair if isinstance(pair, Pair) else Pair(source=pair[0], target=pair[1]) for pair in shifts.pairs
+        )
+        for index, pair in enumerate(pairs):
+            for name in (pair.source, pair.target):
                 self.known(name, domains, f"shifts.pairs[{index}]", "domain")
-            if pair[0] == pair[1]:
-                self.complain(f"shifts.pairs[{index}]", f"a pair needs two domains, got {pair[0]!r} twice")
-        return shifts.pairs
+                self.check_clean(name, domains, f"shifts.pairs[{index}]")
+            if pair.source == pair.target:
+                self.complain(f"shifts.pairs[{index}]", f"a pair needs two domains, got {pair.source!r} twice")
+        return pairs
 
     def corruptions(self, table: Corruptions) -> dict[str, Any]:
         place = "shifts.corruptions.names"
@@ -188,6 +200,26 @@ class _Loader(ChainReader):
             )
             return {}
         return {name: self.component("corruptions", {"name": name}, place, key="name") for name in names}
+
+    def check_clean(self, name: str, domains: Mapping[str, object], place: str) -> None:
+        """Complain of a stored benchmark where a domain of clean images is meant."""
+        if _is_stored(domains.get(name)):
+            how = "stored = { <source domain> = <this one> }"
+            self.complain(place, f"{name!r} holds corrupted images only: name it in shifts.corruptions, {how}")
+
+    def check_stored(
+        self, table: Corruptions, names: Iterable[str], domains: Mapping[str, Any], sources: set[str]
+    ) -> None:
+        """Complain of stored benchmarks that are none, and of the first corruption that one of them lacks."""
+        benchmarks = {name: domain for name, domain in domains.items() if domain is None or _is_stored(domain)}
+        for source, name in table.stored.items():
+            place = f"shifts.corruptions.stored.{source}"
+            self.known(source, dict.fromkeys(sources), place, "source domain")
+            self.known(name, benchmarks, place, "domain of corrupted images")
+            if benchmark := benchmarks.get(name):
+                lacking = (benchmark.missing(*wanted) for wanted in product(names, table.severities))
+                if problem := next(filter(None, lacking), None):
+                    self.complain(place, f"domains.{name}: {problem}")
 
     def policy(self, name: str, value: object, place: str) -> Policy | None:
         table = self.table(value, place)
@@ -231,3 +263,8 @@ class _Loader(ChainReader):
     def check_where(self, where: Mapping[str, str], known: tuple[str, ...], place: str) -> None:
         for key in where.keys() - set(known):
             self.unknown(place, key, list(known))
+
+
+def _is_stored(domain: object) -> bool:
+    """Say whether a domain is a stored benchmark, of corrupted images and no clean ones."""
+    return hasattr(domain, "corrupted")

@@ -77,6 +77,8 @@ class Reader:
                     return self.component("training", value, place, key="recipe", default="supervised")
                 if is_dataclass(option):
                     return self.read(option, value, place)  # type: ignore[arg-type]
+        if isinstance(value, list) and (members := _members(options)) is not None:
+            return tuple(self.value(members, one, f"{place}[{index}]") for index, one in enumerate(value))
         if Recipe in options:
             self.complain(place, f"expected a table, got {_show(value)}")
             return None
@@ -128,6 +130,15 @@ class Reader:
         if isinstance(value, dict):
             return {key: self._absolute(item) for key, item in value.items()}
         return value
+
+
+def _members(options: tuple[Any, ...]) -> Any:
+    """Return what a list's members may be where some may be tables: their keys are read here, not by pydantic."""
+    for option in options:
+        member, *rest = get_args(option) or (None,)
+        if get_origin(option) is tuple and rest == [Ellipsis] and any(map(is_dataclass, get_args(member))):
+            return member
+    return None
 
 
 def _show(value: object) -> str:

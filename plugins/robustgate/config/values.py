@@ -8,27 +8,18 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
-from robustgate.core.components import Attack, Compression, Corruption, Domain, Recipe, Union, VariantRule
-from robustgate.core.records import Verdict
-
-# The fifteen of ImageNet-C and CIFAR-10-C, in their canonical order.
-BENCHMARK_CORRUPTIONS = (
-    "gaussian_noise",
-    "shot_noise",
-    "impulse_noise",
-    "defocus_blur",
-    "glass_blur",
-    "motion_blur",
-    "zoom_blur",
-    "snow",
-    "frost",
-    "fog",
-    "brightness",
-    "contrast",
-    "elastic_transform",
-    "pixelate",
-    "jpeg_compression",
+from robustgate.core.components import (
+    Attack,
+    Compression,
+    Corruption,
+    Domain,
+    OutcomeRule,
+    Recipe,
+    StabilityRule,
+    Union,
+    VariantRule,
 )
+from robustgate.core.records import Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,10 +89,15 @@ class Model:
 
 @dataclass(frozen=True, kw_only=True)
 class Corruptions:
-    """`corruptions` of `[shifts]`: names, "benchmark" for the fifteen published ones, or "all" on the shelf."""
+    """`corruptions` of `[shifts]`: names, "benchmark" for the fifteen published ones, or "all" on the shelf.
+
+    Images are corrupted here, unless `stored` names for their domain one that holds them corrupted, as published:
+    ``stored = { cifar10 = "cifar10_c" }``.
+    """
 
     names: tuple[str, ...] | Literal["benchmark", "all"]
     severities: tuple[int, ...] = (1, 2, 3, 4, 5)
+    stored: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.severities or set(self.severities) - {1, 2, 3, 4, 5}:
@@ -109,10 +105,25 @@ class Corruptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pair:
+    """A domain pair whose classes are matched by name, `classes` giving ours for theirs where they differ.
+
+    Theirs are the target's, ours the source's; several of theirs may be one of ours. Where one side has a class that
+    the other lacks, that is an error; with `missing = "drop"`, samples of the target whose class the source does not
+    know are left out, and classes of the source may have no samples.
+    """
+
+    source: str
+    target: str
+    classes: dict[str, str] = field(default_factory=dict)
+    missing: Literal["error", "drop"] = "error"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Shifts:
     """`[shifts]`: domain pairs and corruptions. Every variant is measured on clean images too."""
 
-    pairs: tuple[tuple[str, str], ...] | Literal["all"] = ()
+    pairs: tuple[tuple[str, str] | Pair, ...] | Literal["all"] = ()
     corruptions: Corruptions | None = None
 
 
@@ -163,7 +174,7 @@ class RunRule:
     """A rule of a policy that a component of rules/ applies to each variant that `where` selects."""
 
     name: str
-    component: VariantRule
+    component: VariantRule | OutcomeRule | StabilityRule
     where: dict[str, str] = field(default_factory=dict)
 
 
@@ -226,8 +237,10 @@ class Configuration:
     models: Mapping[str, Model]
     compressions: Mapping[str, tuple[Step, ...]]
     pairs: tuple[tuple[str, str], ...]
+    matchings: Mapping[tuple[str, str], Pair]
     corruptions: Mapping[str, Corruption]
     severities: tuple[int, ...]
+    stored: Mapping[str, str]
     attacks: Mapping[str, Attack]
     unions: Mapping[str, Union]
     masking: Masking

@@ -8,7 +8,7 @@ Images are float32 tensors (N, 3, H, W), RGB, in [0, 1]. Normalisation is part o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from robustgate.core.records import VariantRecord
+    from robustgate.core.records import Shift, VariantRecord
 
 Split = Literal["train", "calibration", "test", "whole"]
 Norm = Literal["linf", "l2", "l0"]
@@ -31,15 +31,35 @@ Objective = Callable[["Tensor", "Tensor", "Tensor"], "Tensor"]
 """A training loss: (images, logits, labels) -> scalar."""
 
 
+class Images(Protocol):
+    """uint8 (N, H, W, 3), RGB, read where rows are asked for: an array in memory, or more than memory holds in a file.
+
+    Whoever needs them goes through them by rows, and never makes an array of them all.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, H, W, 3)."""
+
+    @property
+    def dtype(self) -> np.dtype[np.uint8]:
+        """uint8."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: int | slice | Sequence[int] | NDArray[np.int64], /) -> NDArray[np.uint8]:
+        """Return some rows (n, H, W, 3) as an array in memory, or one (H, W, 3)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Samples:
     """Labelled images of one split of one domain, in a fixed order.
 
-    `images` is uint8 (N, H, W, 3), RGB, and may be memory-mapped; `labels` is int64 (N,), each an index into
-    `classes`; `names` says where each sample comes from.
+    `images` are uint8 (N, H, W, 3), RGB; a domain may give a memory-mapped array, of which no more is ever held than
+    the rows in use. `labels` is int64 (N,), each an index into `classes`; `names` says where each sample comes from.
     """
 
-    images: NDArray[np.uint8]
+    images: Images
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
     names: tuple[str, ...]
@@ -48,11 +68,44 @@ class Samples:
         return len(self.labels)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """Labelled images of one split that are still to be decoded, in a fixed order; else as `Samples`.
+
+    `size` is (H, W) of every image. `read` decodes one, given its index, into uint8 (H, W, 3), and raises DomainError
+    that names its file; several threads call it at once. `identity` changes with all that the pixels depend on: the
+    contents of the files, in their order, and how they are decoded.
+    """
+
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+    names: tuple[str, ...]
+    size: tuple[int, int]
+    read: Callable[[int], NDArray[np.uint8]]
+    identity: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
 class Domain(Protocol):
     """A component of domains/: a labelled data set."""
 
-    def load(self, split: Split) -> Samples:
+    def load(self, split: Split) -> Samples | Encoded:
         """Return the samples of a split; ``whole`` is all of them. Raises DomainError."""
+
+
+class Corrupted(Domain, Protocol):
+    """A component of domains/ that holds images which were corrupted elsewhere, and no clean ones: a stored benchmark.
+
+    Its `load` raises DomainError, which says what it is for.
+    """
+
+    def missing(self, corruption: str, severity: int) -> str | None:
+        """Return what is not there of a corruption at a severity, None where it is. Looks at files, reads none."""
+
+    def corrupted(self, corruption: str, severity: int) -> Samples | Encoded:
+        """Return the images of a corruption at a severity. Raises DomainError."""
 
 
 class Draws(Protocol):
@@ -66,6 +119,9 @@ class Draws(Protocol):
 
     def uniform(self, *shape: int) -> Tensor:
         """Return (N, *shape) float32 numbers uniform in [0, 1)."""
+
+    def integers(self, *shape: int) -> Tensor:
+        """Return (N, *shape) int16 numbers uniform in [-32768, 32767]: the cheapest there are."""
 
     def take(self, rows: Tensor) -> Draws:
         """Return the streams of the samples `rows` (int64 indices), continuing where they are."""
@@ -418,3 +474,113 @@ class Timed(VariantRule, Protocol):
     @property
     def batch(self) -> int:
         """The number of images that are timed together."""
+
+
+class StabilityRule(Protocol):
+    """A component of rules/ that a search among mild transformations of the images judges, in a case of its own."""
+
+    measures: ClassVar[Literal["stability"]]
+
+    @property
+    def max(self) -> float:
+        """The largest share of the predictions that any transformation may change."""
+
+    @property
+    def transformations(self) -> Mapping[str, float]:
+        """The transformations that are searched, with how far each may go."""
+
+    @property
+    def samples(self) -> int:
+        """How many samples are asked about."""
+
+    @property
+    def examples(self) -> int:
+        """How many amounts of a transformation are tried."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bound:
+    """A limit on one figure of an outcome rule.
+
+    Figures are fractions and differences of fractions; printed they are percent, points, or of no unit, times 100.
+    `key` is what the configuration calls the limit where that is not its kind.
+    """
+
+    metric: str
+    kind: Literal["min", "max", "max_drop"]
+    limit: float
+    unit: Literal["%", "points", ""] = "%"
+    key: str = ""
+
+
+class Shares(Protocol):
+    """How a variant's samples came out under its shifts, and its reference's, as shares of them.
+
+    Arrays are (R, ...): first of the samples as they were measured, then of each resample of them. What was measured on
+    the same samples is resampled alike.
+    """
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The K classes of the source domain."""
+
+    def sizes(self, shift: Shift) -> NDArray[np.int64]:
+        """Return how many samples of each class (K,) were measured."""
+
+    def right(self, shift: Shift) -> NDArray[np.float64]:
+        """Return the share (R,) that the variant classifies right: its accuracy."""
+
+    def reference(self, shift: Shift) -> NDArray[np.float64]:
+        """Return the share (R,) that its uncompressed reference classifies right."""
+
+    def changed(self, shift: Shift) -> NDArray[np.float64]:
+        """Return what the variant predicts otherwise than its reference, as shares (R, 3).
+
+        Those that only the reference has right, those that only the variant has, and those that both have wrong.
+        """
+
+    def by_class(self, shift: Shift) -> NDArray[np.float64]:
+        """Return the share (R, K) of each class that the variant classifies right, NaN for one without samples."""
+
+    def standards(self, shift: Shift) -> NDArray[np.float64]:
+        """Return the accuracies (M,) of the uncompressed models of the source domain, as they were measured."""
+
+
+class OutcomeRule(Protocol):
+    """A component of rules/: a limit on what a variant's outcomes over its shifts come to.
+
+    A rule with several bounds passes where all of them hold.
+    """
+
+    measures: ClassVar[Literal["outcomes"]]
+
+    @property
+    def compares(self) -> bool:
+        """Whether its figures say something of a compressed variant alone, and so nothing of the reference itself."""
+
+    @property
+    def standards(self) -> int:
+        """The fewest uncompressed models of the source domain that it fits something to, or 0."""
+
+    @property
+    def bounds(self) -> tuple[Bound, ...]:
+        """Its limits, one for each figure, the one that it is named for first."""
+
+    @property
+    def undefined(self) -> str:
+        """Why a figure may have no value: where it divides by what may be zero."""
+
+    def needs(self, planned: Sequence[Shift]) -> tuple[Shift, ...]:
+        """Return which of a variant's planned shifts it needs. Raises ValueError where they are too few for it."""
+
+    def figures(self, shares: Shares, shifts: Sequence[Shift]) -> tuple[NDArray[np.float64], ...]:
+        """Return each bound's figure (R,), over the shifts that it needs; NaN where it has no value."""
+
+    def counts(self, shares: Shares, shifts: Sequence[Shift]) -> tuple[tuple[int, int], ...]:
+        """Return of what proportions (successes, n) its one figure is the least, or nothing where it is something else.
+
+        The interval is then exact; else it is the bootstrap's.
+        """
+
+    def remark(self, shares: Shares, shifts: Sequence[Shift]) -> str:
+        """Return what its reader must know beside the figures, or an empty text: which class is the worst."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
-ShiftKind = Literal["clean", "domain_shift", "corruption", "adversarial", "masking"]
+ShiftKind = Literal["clean", "domain_shift", "corruption", "adversarial", "masking", "stability"]
 Verdict = Literal["pass", "fail", "undecided", "incomplete", "waived", "error"]
 
 REFERENCE = "none"
@@ -58,11 +58,13 @@ class Shift:
         if self.kind == "domain_shift":
             return f"on {self.target}"
         if self.kind == "corruption":
-            return f"under {self.corruption}, severity {self.severity}"
+            return f"under {self.corruption}, severity {self.severity}" + (f" ({self.detail})" if self.detail else "")
         if self.kind == "adversarial":
             return f"under {self.attack} ({self.detail})"
         if self.kind == "masking":
             return f"checked for gradient masking ({self.detail})"
+        if self.kind == "stability":
+            return f"under mild transformations ({self.detail})"
         return "on clean images"
 
 
@@ -164,7 +166,12 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class CaseResult:
-    """A case, measured and judged. A case that was not measured has no `value` and says why in `message`."""
+    """A case, measured and judged. A case that was not measured has no `value` and says why in `message`.
+
+    `agreement` is the share of its samples on which it predicts the class that the reference predicts; `lost` are those
+    that only the reference has right, `gained` those that only it has, and what is left to 1 both have wrong in
+    different ways. None under attack, where the two see different images, and for the reference itself.
+    """
 
     name: str
     model: str
@@ -184,6 +191,9 @@ class CaseResult:
     drop: float | None = None
     drop_low: float | None = None
     drop_high: float | None = None
+    agreement: float | None = None
+    lost: float | None = None
+    gained: float | None = None
     findings: tuple[Finding, ...] = ()
     most_lost: tuple[ClassAccuracy, ...] = ()
     details: dict[str, Any] = field(default_factory=dict)
@@ -263,6 +273,39 @@ class VariantRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OverallRecord:
+    """A variant over all its shifts, from the accuracies of its cases; see the rules of the same names.
+
+    None where a case that a figure needs was not planned or not measured, or where it divides by zero. Of the mCE
+    against the reference, only one of the two is there: over the whole benchmark, or over the part of it that is
+    planned. `agreement`, `lost` and `gained` are those on clean images.
+    """
+
+    name: str
+    model: str
+    source: str
+    compression: str
+    clean: float | None = None
+    mean_corruption_accuracy: float | None = None
+    mce: float | None = None
+    mce_partial: float | None = None
+    relative_mce: float | None = None
+    relative_mce_partial: float | None = None
+    corruption_retention: float | None = None
+    corruption_relative_robustness: float | None = None
+    worst_corruption: str | None = None
+    worst_corruption_accuracy: float | None = None
+    mean_domain_accuracy: float | None = None
+    domain_retention: float | None = None
+    domain_relative_robustness: float | None = None
+    worst_domain: str | None = None
+    worst_domain_accuracy: float | None = None
+    agreement: float | None = None
+    lost: float | None = None
+    gained: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunRecord:
     """The run as a whole. `complete` says that every planned case was selected and measured."""
 
@@ -305,6 +348,7 @@ class Results:
     cases: tuple[CaseResult, ...]
     findings: tuple[Finding, ...]
     waivers: tuple[WaiverRecord, ...] = ()
+    overall: tuple[OverallRecord, ...] = ()
 
 
 # From best to worst.

@@ -26,8 +26,23 @@ class Contrast:
 
     def apply(self, images: Tensor, severity: int, draws: Draws) -> Tensor:  # noqa: ARG002
         """Return the paler images (N, 3, H, W). Raises MeasurementError for a severity not in 1 to 5."""
-        kept = KEPT.at(severity, min(images.shape[-2:]), self.table)
-        # In doubles, as the published one: the caller truncates, and a mean that errs in its last bit moves a level.
-        exact = images.double()
-        means = exact.mean(dim=(2, 3), keepdim=True)
-        return ((exact - means) * kept + means).to(images.dtype)
+        import torch
+
+        height, width = images.shape[-2:]
+        kept = KEPT.at(severity, min(height, width), self.table)
+        # Of 8-bit levels, which are whole numbers in single precision too, these sums are exact.
+        sums = images.mul(255).sum(dim=3, keepdim=True).sum(dim=2, keepdim=True, dtype=torch.float64)
+        return torch.add(lift(sums / (height * width), kept).to(images.dtype), images, alpha=kept)
+
+
+def lift(means: Tensor, kept: float) -> Tensor:
+    """Return what is added to the kept share of a value, in [0, 1] units: the lost share of the mean, in grey levels.
+
+    The published one computes in doubles, and the caller truncates. With shares that are multiples of 1/20, a whole
+    level lies `kept` times a level plus some multiple of 1/20 above zero, so that only the whole twentieths of what is
+    added decide. Its rest is kept away from both ends, by 0.00025 levels, and single precision gives the same level.
+    """
+    # A mean that is itself a whole level stays one: a flat surface does not change.
+    twentieths = means * (20 - round(20 * kept)) + 1e-9
+    whole = twentieths.floor()
+    return (whole + (twentieths - whole).clamp(0.005, 0.995)) / (20 * 255)

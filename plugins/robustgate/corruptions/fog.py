@@ -32,12 +32,14 @@ class Fog:
 
     def apply(self, images: Tensor, severity: int, draws: Draws) -> Tensor:
         """Return the images in fog (N, 3, H, W). Raises MeasurementError for a severity not in 1 to 5."""
+        import torch
+
         height, width = images.shape[-2:]
         amount, decay = LAYER.at(severity, min(height, width), self.table)
         side = 1 << (max(height, width) - 1).bit_length()
         layer = plasma(draws, side, decay)[:, None, :height, :width]
         brightest = images.amax(dim=(1, 2, 3), keepdim=True)
-        return (images + amount * layer) * brightest / (brightest + amount)
+        return torch.add(images, layer, alpha=amount).mul_(brightest / (brightest + amount))
 
 
 def plasma(draws: Draws, side: int, decay: float) -> Tensor:
@@ -47,19 +49,22 @@ def plasma(draws: Draws, side: int, decay: float) -> Tensor:
     The published wibble multiplies a number drawn from [-wibble, wibble], so that displacements shrink by the
     *square* of `decay` from scale to scale.
     """
-    numbers = draws.uniform(side * side - 1) * 2 - 1
-    cloud = numbers.new_zeros(len(numbers), side, side)
-    spread, used, step = 1.0, 0, side
-    while step >= 2:
-        half, cells = step // 2, side // step
-        noise = spread * numbers[:, used : used + 3 * cells * cells].reshape(-1, 3, cells, cells)
-        corners = cloud[:, ::step, ::step]
-        beside, below = corners.roll(-1, 2), corners.roll(-1, 1)
-        centres = (corners + beside + below + below.roll(-1, 2)) / 4 + noise[:, 0]
-        cloud[:, half::step, half::step] = centres
-        cloud[:, ::step, half::step] = (corners + beside + centres + centres.roll(1, 1)) / 4 + noise[:, 1]
-        cloud[:, half::step, ::step] = (corners + below + centres + centres.roll(1, 2)) / 4 + noise[:, 2]
-        spread, used, step = spread / decay**2, used + 3 * cells * cells, half
-    cloud = cloud - cloud.amin(dim=(1, 2), keepdim=True)
+    import torch
+
+    numbers = draws.integers(side * side - 1).to(torch.float32)
+    cloud = numbers.new_zeros(len(numbers), 1, 1)
+    spread, used, cells = 2.0**-15, 0, 1
+    while cells < side:
+        noise = numbers[:, used : used + 3 * cells * cells].view(-1, 3, cells, cells)
+        beside, below = cloud + cloud.roll(-1, 2), cloud + cloud.roll(-1, 1)
+        centres = (beside + beside.roll(-1, 1)).mul_(0.25).add_(noise[:, 0], alpha=spread)
+        tops = beside.add_(centres).add_(centres.roll(1, 1)).mul_(0.25).add_(noise[:, 1], alpha=spread)
+        lefts = below.add_(centres).add_(centres.roll(1, 2)).mul_(0.25).add_(noise[:, 2], alpha=spread)
+        finer = numbers.new_empty(len(numbers), cells, 2, cells, 2)
+        for row, column, points in ((0, 0, cloud), (0, 1, tops), (1, 0, lefts), (1, 1, centres)):
+            finer[:, :, row, :, column] = points
+        spread, used, cells = spread / decay**2, used + 3 * cells * cells, 2 * cells
+        cloud = finer.view(-1, cells, cells)
+    cloud -= cloud.amin(dim=(1, 2), keepdim=True)
     # A cloud of one pixel is flat: no fog rather than 0/0.
-    return cloud / cloud.amax(dim=(1, 2), keepdim=True).clamp_min(1e-12)
+    return cloud.div_(cloud.amax(dim=(1, 2), keepdim=True).clamp_min(1e-12))

@@ -27,4 +27,4 @@ class GaussianNoise:
     def apply(self, images: Tensor, severity: int, draws: Draws) -> Tensor:
         """Return images (N, 3, H, W) plus noise, not clipped. Raises MeasurementError for a severity not in 1 to 5."""
         sigma = SIGMA.at(severity, min(images.shape[-2:]), self.table)
-        return images + sigma * draws.normal(*images.shape[1:])
+        return draws.normal(*images.shape[1:]).mul_(sigma).add_(images)

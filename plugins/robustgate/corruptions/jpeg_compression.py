@@ -32,17 +32,43 @@ class JpegCompression:
 
         Values are rounded to 8 bits and clipped to [0, 1] before they are written.
         """
-        import io
-
-        import numpy as np
-        import torch
-        from PIL import Image
-
         quality = QUALITY.at(severity, min(images.shape[-2:]), self.table)
-        levels = (images.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
-        decoded = np.empty_like(levels)
-        for before, after in zip(levels, decoded, strict=True):
-            file = io.BytesIO()
-            Image.fromarray(before).save(file, "JPEG", quality=quality)
-            after[:] = np.asarray(Image.open(file, formats=("JPEG",)))
-        return torch.from_numpy(decoded).to(images.device).permute(0, 3, 1, 2).to(images.dtype) / 255
+        return through_jpeg(images, quality)
+
+    def apply_to_levels(self, levels: Tensor, severity: int, draws: Draws) -> Tensor:  # noqa: ARG002
+        """Return the decoded images, uint8 (N, 3, H, W), of such."""
+        return levels_through_jpeg(levels, QUALITY.at(severity, min(levels.shape[-2:]), self.table))
+
+
+def through_jpeg(images: Tensor, quality: int) -> Tensor:
+    """Return images (N, 3, H, W) after a JPEG file of `quality`, on 8-bit levels, to which they are rounded before."""
+    import torch
+
+    # By way of 16 bits, which is four times as fast; the values of a pixel side by side, as the library wants them.
+    levels = images.clamp(0, 1).mul_(255).round_().to(torch.int16).to(torch.uint8).cpu()
+    pixels = torch.stack(levels.unbind(1), dim=-1)
+    decoded = levels_through_jpeg(pixels.permute(0, 3, 1, 2), quality).contiguous()
+    return decoded.to(images.device, images.dtype).div_(255)
+
+
+def levels_through_jpeg(levels: Tensor, quality: int) -> Tensor:
+    """Return 8-bit images, uint8 (N, 3, H, W), after a JPEG file of `quality`.
+
+    They lie in memory as the library wants them, (N, H, W, 3); what comes so is not copied.
+    """
+    import io
+
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    height, width = levels.shape[-2:]
+    pixels = levels.permute(0, 2, 3, 1).cpu().numpy()
+    decoded, image = np.empty(pixels.shape, np.uint8), Image.new("RGB", (width, height))
+    for before, after in zip(pixels, decoded, strict=True):
+        file = io.BytesIO()
+        Image.fromarray(before).save(file, "JPEG", quality=quality)
+        # The decoder alone, into memory that is there: what `Image.open` finds out of a file is known.
+        image.frombytes(file.getbuffer(), "jpeg", "RGB", "")
+        after[:] = image
+    return torch.from_numpy(decoded).permute(0, 3, 1, 2).to(levels.device)

@@ -36,6 +36,8 @@ def _figures(result: CaseResult) -> str:
     if result.shift.kind == "masking":
         stand = f"{result.correct:,} of {result.n:,} images, all right without attack, stand under all attacks together"
         return f"{stand}: {value:.1f} % [{low:.1f}, {high:.1f}]"
+    if result.shift.kind == "stability":
+        return f"{result.correct:,} of {result.n:,} predictions stay as they are: {value:.1f} % [{low:.1f}, {high:.1f}]"
     text = f"accuracy {value:.1f} % [{low:.1f}, {high:.1f}] on {result.n:,} images"
     if result.reference_value is not None and result.compression != "none":
         text += f"; the reference holds {100 * result.reference_value:.1f} %"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
@@ -15,20 +15,25 @@ import torch
 from torch import Tensor
 
 from robustgate.config import RunRule
-from robustgate.core.components import Reading, Timed
-from robustgate.core.errors import ConfigurationError
-from robustgate.core.records import REFERENCE, Case, CaseResult, Finding, Variant, VariantRecord
+from robustgate.core.components import OutcomeRule, Reading, StabilityRule, Timed
+from robustgate.core.errors import ConfigurationError, RobustgateError
+from robustgate.core.records import REFERENCE, Case, CaseResult, Finding, Shift, Variant, VariantRecord
+from robustgate.core.seeds import derive
 from robustgate.engine.artifacts import Foundry
 from robustgate.engine.data import Library, as_tensor
 from robustgate.engine.examples import export
 from robustgate.engine.judge import Counted, judge_case, judge_variant
 from robustgate.engine.judge_masking import judge_masking
+from robustgate.engine.judge_overall import judge_overall, unjudged
+from robustgate.engine.judge_stability import judge_stability
 from robustgate.engine.latency import Rounds, one_by_one, time_in_turn
+from robustgate.engine.measure import Outcome
 from robustgate.engine.measurements import Measurements
 from robustgate.engine.memory import UNMEASURED, Probe, peak_memory
 from robustgate.engine.pictures import pictures
 from robustgate.engine.plan import Plan
 from robustgate.engine.results import rules_of
+from robustgate.engine.shares import MeasuredShares, Predicted
 from robustgate.engine.store import Store
 from robustgate.engine.subjects import Subject
 
@@ -52,8 +57,8 @@ class Gate:
         self.today = today
         self.device = resolve_device(device or configuration.gate.device)
         self.progress = progress
-        self.library = Library(configuration.domains)
         store = Store(configuration.gate.cache)
+        self.library = Library(configuration.domains, store, configuration.matchings.values())
         self.foundry = Foundry(configuration, plan.chains, store, self.library, self.device)
         self.measurements = Measurements(plan, self.foundry, progress)
 
@@ -80,6 +85,14 @@ class Gate:
         unmeasured = {"memory": UNMEASURED, None: "the weights in its file, or in its reference's, cannot be counted"}
         return record, self._judged(record, variant, rules, unmeasured)
 
+    def overall(self, variant: Variant) -> tuple[VariantRecord, tuple[Finding, ...]]:
+        """Apply the rules on a variant's outcomes over its shifts; the cases that they need are measured.
+
+        Where one of them cannot be, the finding is incomplete and says why. Raises RobustgateError.
+        """
+        findings = tuple(self._over_shifts(variant, rule) for rule in rules_of("overall", self._rules(variant)))
+        return self.record(variant), findings
+
     def latency(
         self, variant: Variant, rounds: Rounds = one_by_one, unmeasured: str = ""
     ) -> tuple[VariantRecord, tuple[Finding, ...]]:
@@ -97,6 +110,32 @@ class Gate:
                 timings = time_in_turn(*subjects, batches, self.plan.policy.confidence, rounds)
             record = replace(record, latency_ms=timings[0].median_ms, timings=timings)
         return record, self._judged(record, variant, rules, {"latency": unmeasured})
+
+    def _over_shifts(self, variant: Variant, rule: RunRule) -> Finding:
+        component = cast("OutcomeRule", rule.component)
+        shifts = component.needs(self.plan.shifts(variant))
+        try:
+            shares = self._shares(variant, shifts, self.plan.references(variant.source) if component.standards else ())
+        except RobustgateError as error:
+            return unjudged(variant, rule, str(error))
+        return judge_overall(variant, rule, shares, shifts, self.plan.policy, self.today)
+
+    def _shares(self, variant: Variant, shifts: Sequence[Shift], standards: Sequence[Variant]) -> MeasuredShares:
+        """Measure a variant and its reference under some shifts, and the accuracies of other uncompressed models."""
+
+        def outcome(of: Variant, shift: Shift) -> Outcome:
+            return self.measurements.of(Case(variant=of, shift=shift)).outcome
+
+        predicted, accuracies = {}, {}
+        with steady(self.plan.configuration.gate.threads):
+            for shift in shifts:
+                ours, reference = outcome(variant, shift), outcome(reference_of(variant), shift)
+                given = {"predictions": ours.predictions, "reference": reference.predictions}
+                predicted[shift] = Predicted(labels=ours.labels, **given)
+                accuracies[shift] = np.array([outcome(one, shift).correct.mean() for one in standards])
+        seed = derive(self.plan.configuration.gate.seed, "bootstrap", variant.name)
+        classes = self.library.samples(variant.source, "test").classes
+        return MeasuredShares(classes=classes, predicted=predicted, accuracies=accuracies, seed=seed)
 
     def _rules(self, variant: Variant) -> tuple[RunRule, ...]:
         return self.plan.run_rules.get(variant.name, ())
@@ -138,6 +177,10 @@ class Gate:
         if case.shift.kind == "masking":
             tolerance = self.plan.configuration.masking.tolerance
             result = judge_masking(case, counted, measured.outcome.details, tolerance, *judged)
+        elif case.shift.kind == "stability":
+            rule = self.plan.stability_rules[case.name]
+            given = (rule.name, cast("StabilityRule", rule.component), self.plan.policy, self.today)
+            result = judge_stability(case, counted, measured.outcome.details, *given)
         else:
             result = judge_case(case, counted, opponents, *judged)
         seconds = round(time.perf_counter() - began, 3)
@@ -164,7 +207,10 @@ class Gate:
     def _counted(self, case: Case) -> Counted:
         outcome = self.measurements.of(case).outcome
         classes = self.library.samples(case.variant.source, "test").classes
-        return Counted(correct=outcome.correct, labels=outcome.labels, classes=classes)
+        # Under attack each variant sees images of its own, as in a search, and is asked about its own for masking.
+        same = case.shift.kind not in ("adversarial", "masking", "stability")
+        predictions = outcome.predictions if same else None
+        return Counted(correct=outcome.correct, labels=outcome.labels, classes=classes, predictions=predictions)
 
 
 def reference_of(variant: Variant) -> Variant:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +19,15 @@ from robustgate.statistics.proportion import Interval, clopper_pearson
 
 @dataclass(frozen=True, kw_only=True)
 class Counted:
-    """Which of N samples (N,) came out right, with their labels (N,) and the names of the classes."""
+    """Which of N samples (N,) came out right, with their labels (N,) and the names of the classes.
+
+    `predictions` (N,) only where another variant's can be compared with them: where both saw the same images.
+    """
 
     correct: NDArray[np.bool_]
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
+    predictions: NDArray[np.int64] | None = None
 
     @property
     def accuracy(self) -> float:
@@ -87,7 +91,7 @@ def judge_variant(
     """
     findings = []
     for rule in rules:
-        component = rule.component
+        component = cast("VariantRule", rule.component)
         value, interval = component.value(record, reference), component.interval(record, reference)
         low, high = interval or (None, None)
         finding = Finding(
@@ -140,6 +144,9 @@ def paired(counted: Counted, reference: Counted) -> PairedCounts:
 def _compared(result: CaseResult, counted: Counted, reference: Counted, confidence: float) -> CaseResult:
     pairs = paired(counted, reference)
     drop = drop_interval(pairs, confidence)
+    if counted.predictions is not None and reference.predictions is not None:
+        agreement = float((counted.predictions == reference.predictions).mean())
+        result = replace(result, agreement=agreement, lost=pairs.lost / pairs.n, gained=pairs.gained / pairs.n)
     return replace(
         result,
         reference_value=reference.accuracy,

@@ -18,6 +18,7 @@ from robustgate.engine.adversarial import Terms, measure_adversarial
 from robustgate.engine.arena import Caps
 from robustgate.engine.artifacts import Foundry
 from robustgate.engine.bench import isolated
+from robustgate.engine.data import Part as DataPart
 from robustgate.engine.examples import Examples
 from robustgate.engine.figures import (
     FIGURES,
@@ -33,6 +34,7 @@ from robustgate.engine.masking import MaskingChecks, measure_masking
 from robustgate.engine.measure import Outcome, Progress, measure_natural
 from robustgate.engine.plan import Plan
 from robustgate.engine.processor import processor
+from robustgate.engine.stability import chosen, measure_stability
 from robustgate.engine.store import SEAL, code_version
 from robustgate.engine.subjects import fingerprint
 
@@ -82,9 +84,13 @@ class Measurements:
 
     def samples(self, case: Case) -> Samples:
         """Return the samples that a case is measured on."""
-        if case.shift.target is not None:
-            return self.library.target(case.variant.source, case.shift.target)
-        return self.library.samples(case.variant.source, "test")
+        target = self._target(case)
+        if target is not None:
+            return self.library.target(case.variant.source, *target)
+        samples = self.library.samples(case.variant.source, "test")
+        if case.shift.kind == "stability":
+            return chosen(samples, self._component(case).samples, self._seed(case))
+        return samples
 
     def _parts(self, case: Case) -> dict[str, tuple[Case, Figure | None]]:
         """Return what a case is the worst of, sample by sample; nothing where it is measured as it stands.
@@ -106,16 +112,28 @@ class Measurements:
         return missing_gradient(self.foundry.subject(variant), self.foundry.example(variant.source))
 
     def _digest(self, case: Case) -> str:
-        if case.shift.target is not None:
-            return self.library.digest(case.shift.target, "whole")
+        target = self._target(case)
+        if target is not None:
+            return self.library.target_digest(case.variant.source, *target)
         return self.library.digest(case.variant.source, "test")
+
+    def _target(self, case: Case) -> tuple[str, DataPart] | None:
+        """Return the domain, and the part of it, that a case is measured on; None for its source's test split."""
+        if case.shift.target is not None:
+            return case.shift.target, "whole"
+        stored = self.plan.configuration.stored.get(case.variant.source)
+        if stored is None or case.shift.corruption is None:
+            return None
+        return stored, (case.shift.corruption, int(case.shift.severity or 0))
 
     def _component(self, case: Case, figure: Figure | None = None) -> Any:
         configuration = self.plan.configuration
         if case.shift.corruption is not None:
-            return configuration.corruptions[case.shift.corruption]
+            return None if self._target(case) else configuration.corruptions[case.shift.corruption]
         if case.shift.kind == "masking":
             return MaskingChecks.of(case.shift, configuration.masking)
+        if case.shift.kind == "stability":
+            return self.plan.stability_rules[case.name].component
         if case.shift.attack is None or case.shift.attack in configuration.unions:
             return configuration.unions.get(case.shift.attack or "")
         attack = configuration.attacks[case.shift.attack]
@@ -152,29 +170,39 @@ class Measurements:
     def _seed(self, case: Case, figure: Figure | None = None) -> int:
         """Return the seed of a case's stream; for a corruption the same for all variants, whose drops are paired.
 
-        So it is for the checks of masking: they ask all variants about the same samples.
+        So it is for the checks of masking and the search of a stability rule: they ask all variants about the same
+        samples.
 
         The gradient-free figure is that of a budget, not of an attack: it is measured once for all that share it.
         """
         shift = case.shift
-        shared = shift.kind in ("corruption", "masking")
+        shared = shift.kind in ("corruption", "masking", "stability")
         names: tuple[str, ...] = (case.variant.source, shift.name) if shared else (case.name,)
         if figure == "gradient_free":
             names = (case.variant.name, figure, str(shift.norm), str(shift.eps))
         return derive(self.plan.configuration.gate.seed, shift.kind, *names)
 
     def _measure(self, case: Case, samples: Samples, folder: Path, figure: Figure | None) -> Outcome:
-        if case.shift.kind == "adversarial":
+        subject, component, progress = self.foundry.subject(case.variant), self._component(case), self._progress(case)
+        if case.shift.kind in ("adversarial", "stability"):
             height, width, channels = samples.images.shape[1:]
             with Examples(folder, len(samples), (channels, height, width)) as examples:
-                return self._attacked(case, samples, figure, examples)
-        subject, component, progress = self.foundry.subject(case.variant), self._component(case), self._progress(case)
+                if case.shift.kind == "adversarial":
+                    return self._attacked(case, samples, figure, examples)
+                return measure_stability(subject, samples, case.name, progress, component, self._seed(case), examples)
         if case.shift.kind == "masking":
             missing, seed = self.missing_gradient(case.variant), self._seed(case)
             given = (subject, samples, case.name, progress, component, seed)
             return measure_masking(*given, terms=self.terms, missing=missing)
-        corruption = (component, int(case.shift.severity or 0), self._seed(case)) if case.shift.corruption else None
-        return measure_natural(subject, samples, case.name, progress, corruption)
+        target = self._target(case)
+        generated = case.shift.corruption is not None and target is None
+        corruption = (component, int(case.shift.severity or 0), self._seed(case)) if generated else None
+        outcome = measure_natural(subject, samples, case.name, progress, corruption)
+        if target is not None:
+            outcome.details.update(self.library.target_details(case.variant.source, *target))
+        if target is not None and case.shift.corruption is not None:
+            outcome.details["stored_benchmark"] = target[0]
+        return outcome
 
     def _attacked(self, case: Case, samples: Samples, figure: Figure | None, examples: Examples) -> Outcome:
         component = self._component(case, figure)

@@ -34,7 +34,7 @@ def pictures(folder: Path, outcome: Outcome, samples: Samples) -> tuple[Picture,
 
 
 def _picture(row: int, perturbed: NDArray[np.float32], outcome: Outcome, samples: Samples) -> Picture:
-    original = samples.images[row].astype(np.float32) / 255
+    original = samples.images[row].astype(np.float32) / np.float32(255)
     difference = _strongest(perturbed - original)
     magnification = magnified(float(np.abs(difference).max()))
     return Picture(

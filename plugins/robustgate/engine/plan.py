@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from robustgate.compression.artifact import Artifact, runtime_of
 from robustgate.config import CaseRule, Configuration, Policy, RunRule, Step
-from robustgate.core.components import Attack, Recipe, Union
+from robustgate.core.components import Attack, OutcomeRule, Recipe, Union
 from robustgate.core.errors import ConfigurationError, listing, nearest
 from robustgate.core.records import CONTROL, REFERENCE, Case, Shift, Variant, matches
 
@@ -28,7 +28,7 @@ class Plan:
 
     `chains` holds the steps of every compression, the gate's own among them; `controls` names for each compression
     that fine-tunes the control that had the same fine-tuning; `case_rules` holds for each case, by its name, the
-    rules of the policy that judge it.
+    rules of the policy that judge it; `stability_rules` the one for which a stability case is planned.
     """
 
     configuration: Configuration
@@ -39,13 +39,15 @@ class Plan:
     controls: Mapping[str, str]
     case_rules: Mapping[str, tuple[CaseRule, ...]]
     run_rules: Mapping[str, tuple[RunRule, ...]]
+    stability_rules: Mapping[str, RunRule]
 
     def opponents(self, case: Case) -> dict[str, Case]:
         """Return the cases that a drop of `case` may be taken from, by the name that `max_drop_from` gives them.
 
-        A masking case has none: each variant is asked about samples that it classifies right itself.
+        A masking case has none: each variant is asked about samples that it classifies right itself. Nor has a
+        stability case: each variant is compared with its own answers.
         """
-        if case.shift.kind == "masking":
+        if case.shift.kind in ("masking", "stability"):
             return {}
         compression = case.variant.compression
         names = {"reference": REFERENCE} if compression != REFERENCE else {}
@@ -58,6 +60,14 @@ class Plan:
         union = self.configuration.unions.get(case.shift.attack or "")
         names = union.attacks if union is not None else ()
         return {name: replace(case, shift=_attacked(name, self.configuration.attacks[name])) for name in names}
+
+    def shifts(self, variant: Variant) -> tuple[Shift, ...]:
+        """Return the shifts that a variant is measured under, in order."""
+        return tuple(case.shift for case in self.cases if case.variant == variant)
+
+    def references(self, source: str) -> tuple[Variant, ...]:
+        """Return the uncompressed models of a source domain."""
+        return tuple(one for one in self.variants if (one.source, one.compression) == (source, REFERENCE))
 
 
 def make_plan(configuration: Configuration, policy: str | None = None) -> Plan:
@@ -77,10 +87,20 @@ def make_plan(configuration: Configuration, policy: str | None = None) -> Plan:
         for compression, steps in chains.items()
         if all(_serves(step, name, source) for step in steps)
     )
+    variants_by_name = {variant.name: variant for variant in variants}
+    searches, idle_searches = _assigned(
+        [rule for rule in chosen.run_rules if rule.component.measures == "stability"],
+        {name: variant.fields for name, variant in variants_by_name.items()},
+        lambda _, __: True,
+    )
     cases = tuple(
         Case(variant=variant, shift=shift)
         for variant in variants
-        for shift in (*_shifts(configuration, variant), *_checked(configuration, variant, chains[variant.compression]))
+        for shift in (
+            *_shifts(configuration, variant),
+            *_checked(configuration, variant, chains[variant.compression]),
+            *map(_searched, searches.get(variant.name, ())),
+        )
     )
     fields = {case.name: case.fields for case in cases}
     by_name = {case.name: case for case in cases}
@@ -88,9 +108,18 @@ def make_plan(configuration: Configuration, policy: str | None = None) -> Plan:
         chosen.case_rules, fields, lambda rule, name: _applies(rule, by_name[name], controls)
     )
     run_rules, idle_run_rules = _assigned(
-        chosen.run_rules, {variant.name: variant.fields for variant in variants}, lambda _, __: True
+        [rule for rule in chosen.run_rules if rule.component.measures != "stability"],
+        {name: variant.fields for name, variant in variants_by_name.items()},
+        lambda rule, name: _says_something(rule, variants_by_name[name]),
     )
-    idle = [*idle_rules, *idle_run_rules, *_idle_waivers(chosen, fields)]
+    idle = [
+        *idle_rules,
+        *idle_run_rules,
+        *idle_searches,
+        *_searched_twice(searches),
+        *_idle_waivers(chosen, fields),
+        *_without_outcomes(run_rules, cases),
+    ]
     problems = [*_clashes(cases), *_idle_pairs(configuration), *(f"policies.{chosen.name}: {one}" for one in idle)]
     if problems:
         raise ConfigurationError(problems, source=str(configuration.source))
@@ -103,6 +132,7 @@ def make_plan(configuration: Configuration, policy: str | None = None) -> Plan:
         controls=controls,
         case_rules=case_rules,
         run_rules=run_rules,
+        stability_rules={case.name: searches[case.variant.name][0] for case in cases if case.shift.kind == "stability"},
     )
 
 
@@ -145,10 +175,13 @@ def _shifts(configuration: Configuration, variant: Variant) -> list[Shift]:
     for source, target in configuration.pairs:
         if source == variant.source:
             shifts.append(Shift(kind="domain_shift", name=f"{source}_to_{target}", target=target))
+    stored = configuration.stored.get(variant.source)
+    detail = f"stored benchmark {stored}" if stored else None
     for corruption in configuration.corruptions:
         for severity in configuration.severities:
             name = f"{corruption}_s{severity}"
-            shifts.append(Shift(kind="corruption", name=name, corruption=corruption, severity=severity))
+            shift = Shift(kind="corruption", name=name, corruption=corruption, severity=severity, detail=detail)
+            shifts.append(shift)
     shifts += [_attacked(name, attack) for name, attack in configuration.attacks.items()]
     shifts += [_worst(name, union, configuration.attacks) for name, union in configuration.unions.items()]
     return shifts
@@ -190,6 +223,22 @@ def _checked(configuration: Configuration, variant: Variant, steps: tuple[Step, 
     return shifts
 
 
+def _searched(rule: RunRule) -> Shift:
+    """Return the shift of a stability rule: whatever of its transformations a search finds."""
+    component: Any = rule.component
+    limits = ", ".join(f"{name} {limit:g}" for name, limit in component.transformations.items())
+    return Shift(kind="stability", name="stability", detail=f"up to {limits}")
+
+
+def _searched_twice(searches: Mapping[str, tuple[RunRule, ...]]) -> list[str]:
+    return [
+        f"{' and '.join(f'rule {rule.name!r}' for rule in rules)} both search the stability of {name!r}: "
+        "narrow the `where` of one, a variant has one such case"
+        for name, rules in searches.items()
+        if len(rules) > 1
+    ]
+
+
 def _may_have_gradient(steps: tuple[Step, ...], variant: Variant) -> bool:
     component = steps[-1].component if steps else None
     if not isinstance(component, Artifact):
@@ -201,13 +250,53 @@ def _applies(rule: CaseRule, case: Case, controls: Mapping[str, str]) -> bool:
     """Say whether a rule says anything of a case: a drop needs another variant to compare with.
 
     The samples of a masking case are few and all right without attack: a rule for accuracies speaks of them only
-    where it names them.
+    where it names them. A stability case has no accuracy: its own rule judges it.
     """
+    if case.shift.kind == "stability":
+        return False
     if case.shift.kind == "masking":
         return rule.min is not None and rule.where.get("kind") == "masking"
     compression = case.variant.compression
     comparable = compression != REFERENCE if rule.max_drop_from == "reference" else compression in controls
     return rule.min is not None or comparable
+
+
+def _says_something(rule: RunRule, variant: Variant) -> bool:
+    """Say whether a rule says anything of a variant: what compares with the reference says nothing of it."""
+    component: Any = rule.component
+    return not (component.measures == "outcomes" and component.compares and variant.compression == REFERENCE)
+
+
+def _without_outcomes(run_rules: Mapping[str, tuple[RunRule, ...]], cases: Sequence[Case]) -> list[str]:
+    """Return a complaint of each rule on outcomes for which some variant has too few shifts, or its source models."""
+    shifts: dict[str, list[Shift]] = {}
+    for case in cases:
+        shifts.setdefault(case.variant.name, []).append(case.shift)
+    variants = {case.variant.name: case.variant for case in cases}
+    references = Counter(one.source for one in variants.values() if one.compression == REFERENCE)
+    problems: dict[tuple[str, str], list[str]] = {}
+    for name, rules in run_rules.items():
+        for rule in rules:
+            component: Any = rule.component
+            if component.measures == "outcomes":
+                found = _lacking(component, shifts[name], references[variants[name].source])
+                if found:
+                    problems.setdefault((rule.name, found), []).append(name)
+    return [f"rule {rule!r} on {listing(names)}: {problem}" for (rule, problem), names in problems.items()]
+
+
+def _lacking(component: OutcomeRule, shifts: Sequence[Shift], references: int) -> str:
+    """Return what a rule lacks, or an empty text."""
+    if references < component.standards:
+        return (
+            f"it needs at least {component.standards} uncompressed models of the source domain, and there "
+            f"{'is' if references == 1 else 'are'} {references}"
+        )
+    try:
+        component.needs(shifts)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _assigned(

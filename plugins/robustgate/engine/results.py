@@ -22,10 +22,14 @@ from robustgate.core.records import (
     matches,
     worst,
 )
+from robustgate.engine.overall import overall
 from robustgate.engine.plan import Plan
 
-VariantTest = Literal["cost", "latency"]
+VariantTest = Literal["cost", "latency", "overall"]
 """The tests of the suite that judge variants, not cases, by their markers."""
+VARIANT_TESTS: tuple[VariantTest, ...] = ("cost", "latency", "overall")
+# Which test judges the rules that measure something; `test_cost` all others.
+MEASURED_BY: dict[str | None, VariantTest] = {"latency": "latency", "outcomes": "overall"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,22 +92,22 @@ def assemble(
         cases=rows,
         findings=tuple(judged[place] for place in sorted(judged)),
         waivers=_waivers(plan, rows, judged.values(), today),
+        overall=overall(plan.variants, rows),
     )
 
 
 def rules_of(test: VariantTest, rules: Iterable[RunRule]) -> tuple[RunRule, ...]:
-    """Return the rules on variants that `test_cost` judges, or those that `test_latency` does: it runs alone."""
-    return tuple(rule for rule in rules if (rule.component.measures == "latency") == (test == "latency"))
+    """Return the rules on variants that a test judges: `test_latency` runs alone, `test_overall` measures cases."""
+    return tuple(rule for rule in rules if MEASURED_BY.get(rule.component.measures, "cost") == test)
 
 
 def unmeasured(plan: Plan, results: Results, selected: Collection[tuple[str, str]]) -> list[str]:
     """Return the rules on variants without a figure among those that were selected, as (test, variant's name)."""
     known = {(finding.subject, finding.rule) for finding in results.findings if finding.value is not None}
-    tests: tuple[VariantTest, ...] = ("cost", "latency")
     return [
         f"{rule.name!r} on {name}"
         for name, rules in plan.run_rules.items()
-        for test in tests
+        for test in VARIANT_TESTS
         for rule in rules_of(test, rules)
         if (test, name) in selected and (name, rule.name) not in known
     ]

@@ -28,6 +28,8 @@ PACKAGES = (
     "onnx",
     "onnxscript",
     "numpy",
+    "scipy",
+    "hypothesis",
     "pillow",
     "torch-pruning",
     "scikit-learn",

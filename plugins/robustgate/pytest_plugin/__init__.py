@@ -20,6 +20,8 @@ MARKERS = {
     "corruption": "a case on corrupted images",
     "adversarial": "a case under attack",
     "masking": "whether a variant's gradients hide how it falls",
+    "stability": "whether mild transformations of the images change a variant's predictions",
+    "overall": "over all its shifts, what a variant's outcomes come to",
     "cost": "what a variant costs: its size and the like",
     "latency": "a test that times: under pytest-xdist no other test of the run runs beside it",
 }

@@ -70,6 +70,10 @@ class CaseGate:
         """Build a variant and apply the policy's rules on variants; fail the test where one is broken."""
         return self._judged(variant, "cost", lambda: self._session.gate.cost(variant))
 
+    def check_overall(self, variant: Variant) -> VariantRecord:
+        """Measure what a variant's rules on outcomes need and apply them; fail the test where one is broken."""
+        return self._judged(variant, "overall", lambda: self._session.overall(variant))
+
     def check_latency(self, variant: Variant, benchmark: Any) -> VariantRecord:
         """Time a variant in turn with its reference and apply the policy's rules on latency; fail where one is broken.
 

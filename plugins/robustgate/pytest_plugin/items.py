@@ -38,7 +38,7 @@ def case_of(item: pytest.Item) -> Case | None:
 
 def variant_test(markers: Collection[str]) -> VariantTest | None:
     """Return which rules on variants a test with these markers judges; one that times may be called a cost too."""
-    return "latency" if "latency" in markers else "cost" if "cost" in markers else None
+    return next((test for test in ("latency", "overall", "cost") if test in markers), None)
 
 
 def judged_by(item: pytest.Item) -> tuple[VariantTest, str] | None:

@@ -21,7 +21,7 @@ from robustgate.core.records import Case, CaseResult, Finding, Results, Variant,
 from robustgate.engine.explain import explain
 from robustgate.engine.plan import Plan, make_plan
 from robustgate.engine.processor import processor
-from robustgate.engine.results import Circumstances, assemble, key, rules_of, shown_path, unmeasured
+from robustgate.engine.results import VARIANT_TESTS, Circumstances, assemble, key, rules_of, shown_path, unmeasured
 from robustgate.engine.store import code_version
 from robustgate.pytest_plugin import MARKERS, SUITE, option
 from robustgate.pytest_plugin.benchmarks import quieten
@@ -100,6 +100,13 @@ class GateSession:
         finally:
             self.live.clear()
 
+    def overall(self, variant: Variant) -> tuple[VariantRecord, tuple[Finding, ...]]:
+        """Judge a variant over its shifts, measuring what that needs. Raises RobustgateError."""
+        try:
+            return self.gate.overall(variant)
+        finally:
+            self.live.clear()
+
     def is_red(self, verdict: Verdict) -> bool:
         """Say whether a verdict fails its test."""
         return self.plan.policy.is_red(verdict)
@@ -129,9 +136,7 @@ class GateSession:
 
     def _command(self, name: str, kind: str) -> str:
         # Where other tests have this name in theirs, the test's whole name with its brackets is what -k can tell apart.
-        ambiguous = (
-            self._names.count(name) > 1 or kind in ("cost", "latency") or (kind == "clean" and self.plan.run_rules)
-        )
+        ambiguous = self._names.count(name) > 1 or kind in VARIANT_TESTS or (kind == "clean" and self.plan.run_rules)
         words = ["pytest", "--pyargs", SUITE, "--robustgate-config", shown_path(self.source)]
         if policy := option(self.config, "policy"):
             words += ["--robustgate-policy", policy]

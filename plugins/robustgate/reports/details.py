@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from robustgate.core.records import CaseResult
@@ -15,10 +15,12 @@ FIGURES = {
     "transferred": "by transfer",
     "gradient_free": "gradient-free",
 }
+# What a sentence lists of many classes.
+MOST_CLASSES = 8
 
 
 def notes(case: CaseResult) -> tuple[str, ...]:
-    """Return what a reader of the case must know of its attack, each in a sentence."""
+    """Return what a reader of the case must know of its attack or its data, each in a sentence."""
     return tuple(note for _, note in _told(case, NOTES))
 
 
@@ -55,6 +57,25 @@ def is_without_twin(case: CaseResult) -> bool:
 def _told(case: CaseResult, tellers: Mapping[str, Callable[[CaseResult], str]]) -> list[tuple[str, str]]:
     """Return the details that `tellers` know, with what they say; one of another form they say nothing of."""
     return [(key, text) for key, tell in tellers.items() if key in case.details and (text := tell(case))]
+
+
+def _classes(case: CaseResult) -> str:
+    found = case.details["classes"]
+    dropped, without = (found.get(key) for key in ("dropped", "without_samples")) if isinstance(found, dict) else (0, 0)
+    told = []
+    if isinstance(dropped, dict) and dropped and all(isinstance(count, int) for count in dropped.values()):
+        images = figures.counted(sum(dropped.values()), "image")
+        classes = _some(f"{name} ({count:,})" for name, count in dropped.items())
+        told.append(f"left out {images} of classes that {case.source} does not have: {classes}")
+    if isinstance(without, list) and without:
+        told.append(f"there are no images of {_some(without)}")
+    return "; ".join(told)
+
+
+def _some(names: Iterable[object]) -> str:
+    known = [str(name) for name in names]
+    more = f" and {len(known) - MOST_CLASSES:,} more" if len(known) > MOST_CLASSES else ""
+    return ", ".join(known[:MOST_CLASSES]) + more
 
 
 def _figures(case: CaseResult) -> str:
@@ -100,5 +121,5 @@ def _listed(found: Any, form: str) -> str:
         return ""
 
 
-NOTES = {"figures": _figures, "no_gradient": _no_gradient, "alone": _alone, "curve": _median_norm}
+NOTES = {"classes": _classes, "figures": _figures, "no_gradient": _no_gradient, "alone": _alone, "curve": _median_norm}
 LISTS = {"walks": _walks, "checks": _checks}

@@ -7,16 +7,24 @@ from pathlib import Path
 from robustgate.core.files import write_whole
 from robustgate.core.records import Results
 from robustgate.reports import html, markdown, results_json
+from robustgate.reports.pairs import as_csv, as_latex, as_markdown, pair_tables
 from robustgate.reports.pictures import limited
 
 
 def write_reports(results: Results, folder: Path) -> Path:
     """Write results.json, report.md and report.html into `folder`; return the path of the last.
 
-    Of a large run, the pictures of some cases only are written.
+    A run with domain pairs has their table in pairs.md, pairs.csv and pairs.tex too; one without takes away those of
+    an earlier run. Of a large run, the pictures of some cases only are written.
     """
     results = limited(results)
     results_json.write(results, folder / "results.json")
     write_whole(folder / "report.md", markdown.render(results))
     write_whole(folder / "report.html", html.render(results))
+    tables = pair_tables(results)
+    for suffix, render in (("md", as_markdown), ("csv", as_csv), ("tex", as_latex)):
+        if tables:
+            write_whole(folder / f"pairs.{suffix}", render(tables))
+        else:
+            (folder / f"pairs.{suffix}").unlink(missing_ok=True)
     return folder / "report.html"

@@ -9,6 +9,8 @@ from robustgate.reports import details, figures, view
 from robustgate.reports.costs import COLUMNS, costs
 from robustgate.reports.curves import charts
 from robustgate.reports.matrix import matrices
+from robustgate.reports.overall import EXPLANATION as OVER_ALL_SHIFTS
+from robustgate.reports.overall import overall_table
 from robustgate.reports.pictures import OPEN as OPEN_CASES
 from robustgate.reports.pictures import gallery
 from robustgate.reports.troubles import OPEN, troubles
@@ -38,6 +40,8 @@ def render(results: Results) -> str:
         gallery=gallery(results),
         open_cases=OPEN_CASES,
         groups=view.groups(results),
+        overall=overall_table(results),
+        over_all_shifts=OVER_ALL_SHIFTS,
         costs=costs(results),
         cost_heads=COLUMNS.values(),
         subjects=view.subjects(results),

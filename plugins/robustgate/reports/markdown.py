@@ -10,6 +10,8 @@ from robustgate.reports import figures, view
 from robustgate.reports.costs import COLUMNS, costs
 from robustgate.reports.details import notes
 from robustgate.reports.matrix import Digest, Matrix, digest, matrices
+from robustgate.reports.overall import EXPLANATION as OVER_ALL_SHIFTS
+from robustgate.reports.overall import overall_table
 from robustgate.reports.troubles import KINDS, OPEN, Trouble, troubles
 
 SPECIAL = re.compile(r"^[#+-]|(?<=^\d)[.)]|[\\`*\[\]|~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
@@ -21,7 +23,9 @@ def render(results: Results) -> str:
         *_verdict(results),
         *_troubles(results),
         *_matrices(results),
-        *_attacks(results),
+        *_overall(results),
+        *_notes(results, "## About the data", attacked=False),
+        *_notes(results, "## Under attack", attacked=True),
         *_costs(results),
         *_waivers(results),
         *_provenance(results),
@@ -95,6 +99,8 @@ def _matrices(results: Results) -> list[str]:
     explanation = "Percent. Corruptions: mean over severities (worst at its severity). · is not in the plan."
     if any(case.shift.kind == "masking" for case in results.cases):
         explanation += " Gradient masking: the verdict of its checks."
+    if any(case.shift.kind == "stability" for case in results.cases):
+        explanation += " Mild changes: the verdict of the search for one that changes too many predictions."
     return ["## Accuracy", f"{explanation} Marks: {legend}.", *(part for item in found for part in _matrix(item))]
 
 
@@ -102,7 +108,7 @@ def _matrix(matrix: Matrix) -> list[str]:
     heads = ["compression", *(escape(f"{column.label} {column.note}") for column in matrix.columns)]
     rows = [[escape(row.label), *map(_cell, map(digest, row.cells))] for row in matrix.rows]
     return [
-        f"### {escape(matrix.model)} trained on {escape(matrix.source)}",
+        f"### {escape(matrix.title)}",
         _table(heads, rows, numbers_from=1),
     ]
 
@@ -117,14 +123,26 @@ def _cell(found: Digest | None) -> str:
     )
 
 
-def _attacks(results: Results) -> list[str]:
-    """Tell what the attacks on each case say beside its accuracy, in a fold: there may be many."""
-    told = [(case, note) for case in results.cases for note in notes(case)]
+def _overall(results: Results) -> list[str]:
+    table = overall_table(results)
+    if not table.rows:
+        return []
+    rows = [[escape(row.title), *map(escape, row.cells)] for row in table.rows]
+    return ["## Over all shifts", OVER_ALL_SHIFTS, _table(["variant", *table.heads], rows, numbers_from=1)]
+
+
+def _notes(results: Results, heading: str, *, attacked: bool) -> list[str]:
+    """Tell what there is to say of cases under attack, or of the others, beside their accuracy.
+
+    In a fold: there may be many.
+    """
+    cases = [case for case in results.cases if (case.shift.kind in ("adversarial", "masking")) == attacked]
+    told = [(case, note) for case in cases for note in notes(case)]
     if not told:
         return []
     lines = (f"- {escape(f'{view.variant_label(case)} {case.shift.phrase}: {note}')}" for case, note in told)
     summary = f"<details><summary>{figures.counted(len(told), 'note')} on cases</summary>"
-    return ["## Under attack", summary, "\n".join(lines), "</details>"]
+    return [heading, summary, "\n".join(lines), "</details>"]
 
 
 def _costs(results: Results) -> list[str]:

@@ -16,6 +16,7 @@ KINDS: dict[ShiftKind, str] = {
     "corruption": "Corruptions",
     "adversarial": "Attacks",
     "masking": "Gradient masking",
+    "stability": "Mild changes",
 }
 
 
@@ -51,13 +52,19 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Matrix:
-    """All cases of a model trained on a source domain."""
+    """All cases of a model trained on a source domain. `corruptions` says whose they are, where not our own."""
 
     model: str
     source: str
+    corruptions: str
     columns: tuple[Column, ...]
     severities: tuple[int, ...]
     rows: tuple[Row, ...]
+
+    @property
+    def title(self) -> str:
+        """What stands above it."""
+        return f"{self.model} trained on {self.source}" + (f"; {self.corruptions}" if self.corruptions else "")
 
     @property
     def spans(self) -> list[tuple[str, int]]:
@@ -94,6 +101,7 @@ def _matrix(model: str, source: str, cases: list[tuple[int, CaseResult]]) -> Mat
     return Matrix(
         model=model,
         source=source,
+        corruptions=next((case.shift.detail or "" for _, case in cases if case.shift.kind == "corruption"), ""),
         columns=tuple(columns[key] for key in ordered),
         severities=tuple(severities),
         rows=tuple(
@@ -114,6 +122,7 @@ def _column(shift: Shift) -> Column:
         "corruption": shift.corruption or shift.name,
         "adversarial": shift.attack or shift.name,
         "masking": shift.name,
+        "stability": shift.name,
     }
     note = shift.detail or "" if shift.kind == "adversarial" else ""
     return Column(kind=shift.kind, name=_key(shift)[1], label=labels[shift.kind], note=note)
@@ -121,8 +130,9 @@ def _column(shift: Shift) -> Column:
 
 def _cell(index: int, case: CaseResult) -> Cell:
     held = standing(case)
-    # Of checks for masking the verdict is the figure: the accuracy is that of a few samples under several attacks.
-    is_figure = case.shift.kind != "masking" or case.value is None
+    # Of checks for masking the verdict is the figure: the accuracy is that of a few samples under several attacks. That
+    # of a stability case is no accuracy at all.
+    is_figure = case.shift.kind not in ("masking", "stability") or case.value is None
     return Cell(
         text=figure(case) if is_figure else held.word,
         standing=held,

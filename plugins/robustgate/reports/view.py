@@ -6,7 +6,16 @@ import shlex
 from collections import Counter
 from dataclasses import dataclass
 
-from robustgate.core.records import REFERENCE, CaseResult, Finding, Results, Shift, VariantRecord, Verdict
+from robustgate.core.records import (
+    REFERENCE,
+    CaseResult,
+    Finding,
+    OverallRecord,
+    Results,
+    Shift,
+    VariantRecord,
+    Verdict,
+)
 from robustgate.reports import details, figures
 
 
@@ -79,17 +88,20 @@ def shift_label(shift: Shift) -> str:
         return f"{shift.corruption}, severity\u00a0{shift.severity}"
     if shift.kind == "masking":
         return f"masking, {shift.name}"
+    if shift.kind == "stability":
+        return "mild transformations"
     return f"{shift.attack} ({shift.detail})" if shift.detail else str(shift.attack)
 
 
-def variant_label(subject: CaseResult | VariantRecord) -> str:
+def variant_label(subject: CaseResult | VariantRecord | OverallRecord) -> str:
     """Return ``resnet18 / fp60 / amazon``."""
     return f"{subject.model} / {subject.compression} / {subject.source}"
 
 
 def subjects(results: Results) -> dict[str, str]:
     """Return for each variant's name, which findings of the whole run are about, its label."""
-    return {record.name: variant_label(record) for record in results.variants}
+    overall = {record.name: variant_label(record) for record in results.overall}
+    return overall | {record.name: variant_label(record) for record in results.variants}
 
 
 def loss(case: CaseResult) -> str:

@@ -12,7 +12,7 @@ import pytest
 from robustgate.attacks.foolbox import Foolbox
 from robustgate.attacks.pgd import Pgd
 from robustgate.attacks.torchattacks import Torchattacks
-from robustgate.config import Normalize, find, load
+from robustgate.config import Normalize, Pair, find, load
 from robustgate.core.errors import ConfigurationError
 
 GOOD = """
@@ -101,6 +101,19 @@ def test_every_table_becomes_a_value(folder: Path) -> None:
     assert policy.waivers[0].until == date(2026, 12, 31)
 
 
+def test_a_pair_may_be_a_table_that_says_how_classes_are_matched(folder: Path) -> None:
+    table = '{ source = "amazon", target = "webcam", classes = { mug = "cup" }, missing = "drop" }'
+    configuration = load(write(folder, GOOD.replace('["amazon", "webcam"]', table)))
+    assert configuration.pairs == (("amazon", "webcam"),)
+    matched = Pair(source="amazon", target="webcam", classes={"mug": "cup"}, missing="drop")
+    assert configuration.matchings == {("amazon", "webcam"): matched}
+    plain = load(write(folder, GOOD))
+    assert plain.matchings == {("amazon", "webcam"): Pair(source="amazon", target="webcam")}
+    for pairs in ('"all"', "[]"):
+        text = GOOD.replace('[["amazon", "webcam"]]', pairs)
+        assert load(write(folder, text)).pairs == ((("amazon", "webcam"),) if pairs == '"all"' else ())
+
+
 def test_use_puts_the_steps_of_the_other_in_its_place(folder: Path) -> None:
     chains = load(write(folder, GOOD)).compressions
     assert [step.method for step in chains["fp60_ptsq"]] == ["filter_pruning", "static_quantization"]
@@ -140,6 +153,38 @@ def test_pyproject_holds_the_same_tables(folder: Path) -> None:
             '["amazon", "webcm"]]',
             "shifts.pairs[0]: no domain 'webcm' (did you mean 'webcam'?)",
         ),
+        (
+            '["amazon", "webcam"]]',
+            '{ source = "amazon", target = "webcm" }]',
+            "shifts.pairs[0]: no domain 'webcm' (did you mean 'webcam'?)",
+        ),
+        (
+            '["amazon", "webcam"]]',
+            '["amazon", "webcam"], { source = "amazon", target = "webcam", clases = {} }]',
+            "shifts.pairs[1]: unknown key 'clases' (did you mean 'classes'?)",
+        ),
+        (
+            '["amazon", "webcam"]]',
+            '{ source = "amazon", target = "webcam", missing = "dropped" }]',
+            "shifts.pairs[0].missing: expected one of 'error', 'drop', got the text 'dropped' (did you mean 'drop'?)",
+        ),
+        (
+            '["amazon", "webcam"]]',
+            '{ source = "amazon", target = "webcam", classes = { mug = 1 } }]',
+            "shifts.pairs[0].classes.mug: expected a table, got the number 1",
+        ),
+        ('["amazon", "webcam"]]', '{ source = "amazon" }]', "shifts.pairs[0]: missing key 'target', expected a text"),
+        (
+            '["amazon", "webcam"]]',
+            '{ source = "amazon", target = "amazon" }]',
+            "shifts.pairs[0]: a pair needs two domains, got 'amazon' twice",
+        ),
+        (
+            '["amazon", "webcam"]]',
+            '["amazon", "webcam"], ["amazon"]]',
+            "shifts.pairs[1]: expected a list of 2 or a table, got the list ['amazon']",
+        ),
+        ('[["amazon", "webcam"]]', '"al"', "shifts.pairs: expected"),
         ('["contrast"]', '["contras"]', "unknown name 'contras' in corruptions (did you mean 'contrast'?)"),
         ("severities = [1, 3]", "severities = [0]", "severities must be some of 1, 2, 3, 4, 5, got [0]"),
         (

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from robustgate.corruptions.pixelate import Pixelate, box_weights, resize
+from robustgate.corruptions.pixelate import Pixelate, boxes, resize
 from robustgate.engine.draws import SampleDraws
 
 
@@ -33,8 +33,26 @@ def test_large_images_equal_pillow(engine_step, severity, small):
 
 
 def test_halving_averages_pairs():
-    weights = box_weights(8, 4) / (1 << 22)
-    assert np.array_equal(weights, np.kron(np.eye(4), [[0.5, 0.5]]))
+    first, count, weight = boxes(8, 4)
+    assert first.tolist() == [0, 2, 4, 6]
+    assert count.tolist() == [2, 2, 2, 2]
+    assert weight.tolist() == [0.5, 0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("count", [2, 3, 6, 7, 10, 12, 22, 48, 101, 224])
+def test_single_precision_rounds_as_whole_numbers_do(count):
+    # Every sum of so many levels, an image each: as many white pixels as fit, and the rest in the next one.
+    sums = torch.arange(255 * count + 1)
+    lines = (sums[:, None] - 255 * torch.arange(count)).clamp(0, 255)
+    fixed = (sums * int((1 << 22) / count + 0.5) + (1 << 21)) >> 22
+    assert torch.equal(resize(lines[:, None, None].float(), 1, 1).flatten().long(), fixed)
+
+
+def test_levels_are_changed_alike(engine_step):
+    levels = torch.randint(256, (2, 3, 32, 45), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    for severity in range(1, 6):
+        ours = Pixelate().apply_to_levels(levels, severity, SampleDraws(range(2)))
+        assert np.array_equal(ours.permute(0, 2, 3, 1), engine_step(Pixelate(), levels / 255, severity))
 
 
 def test_a_tiny_image_survives():

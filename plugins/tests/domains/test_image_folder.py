@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import struct
+import tempfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +13,11 @@ import pytest
 from PIL import Image
 from torchvision import transforms
 
-from robustgate.core.components import Samples
+from robustgate.core.components import Encoded
 from robustgate.core.errors import DomainError
 from robustgate.domains.image_folder import ImageFolder
+from robustgate.engine.data import Library
+from robustgate.engine.store import Store
 
 # A folder's listing is in no order; sorted, upper case comes first.
 CLASSES = ("zebra", "ant", "Bee")
@@ -38,28 +44,35 @@ def only(folder: Path, image: Image.Image, name: str = "one.png", **options) -> 
     return folder
 
 
+def decoded(domain: ImageFolder) -> np.ndarray:
+    """Decode the whole of a domain as the engine does."""
+    with tempfile.TemporaryDirectory() as folder:
+        return Library({"things": domain}, Store(Path(folder))).samples("things", "whole").images[:]
+
+
 def pixels(root: Path, **parameters) -> np.ndarray:
-    (image,) = ImageFolder(root=root, **{"image_size": 8, **parameters}).load("whole").images
+    (image,) = decoded(ImageFolder(root=root, **{"image_size": 8, **parameters}))
     return image
 
 
 def test_classes_are_sorted_and_labels_follow_the_folders(animals: Path) -> None:
     (animals / "notes.txt").write_text("beside the classes")
     (animals / "ant" / "notes.txt").write_text("beside the images")
-    whole = ImageFolder(root=animals, image_size=8).load("whole")
+    domain = ImageFolder(root=animals, image_size=8)
+    whole, images = domain.load("whole"), decoded(domain)
     assert whole.classes == ("Bee", "ant", "zebra")
     assert np.bincount(whole.labels).tolist() == [13, 10, 7]
-    assert [CLASSES[red] for red in whole.images[:, 0, 0, 0]] == [whole.classes[label] for label in whole.labels]
+    assert [CLASSES[red] for red in images[:, 0, 0, 0]] == [whole.classes[label] for label in whole.labels]
     assert whole.names[:2] == ("Bee/00.png", "Bee/01.png")
-    assert [int(name[-6:-4]) for name in whole.names] == whole.images[:, 0, 0, 2].tolist()
-    assert (whole.images.dtype, whole.images.shape, whole.labels.dtype) == (np.uint8, (30, 8, 8, 3), np.int64)
+    assert [int(name[-6:-4]) for name in whole.names] == images[:, 0, 0, 2].tolist()
+    assert (images.dtype, images.shape, whole.labels.dtype) == (np.uint8, (30, 8, 8, 3), np.int64)
 
 
 def split_names(domain: ImageFolder) -> dict[str, tuple[str, ...]]:
     return {split: domain.load(split).names for split in ("train", "calibration", "test")}
 
 
-def counts(samples: Samples) -> list[int]:
+def counts(samples: Encoded) -> list[int]:
     return np.bincount(samples.labels, minlength=3).tolist()
 
 
@@ -126,14 +139,51 @@ def test_deeper_images_are_refused_not_clipped(tmp_path: Path, mode: str, dtype:
         pixels(only(tmp_path, image, "one.tif"))
 
 
-def test_exif_orientation_is_ignored_as_torchvision_does(tmp_path: Path) -> None:
-    image = picture()
-    image.paste(GREEN, (0, 0, 8, 4))  # green on top
+def test_sixteen_bit_colours_are_refused_not_cut_off(tmp_path: Path) -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0)  # 8 x 8 pixels of 3 x 16 bits
+    data = zlib.compress(8 * (b"\0" + bytes(range(48))))
+    folder = tmp_path / "thing"
+    folder.mkdir()
+    parts = (chunk(b"IHDR", header), chunk(b"IDAT", data), chunk(b"IEND", b""))
+    (folder / "deep.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    with pytest.raises(DomainError, match=r"deep\.png: cannot be .*: expected 8 bits a channel, got 16 \(RGB\)"):
+        pixels(tmp_path)
+
+
+def turned(suffix: str) -> tuple[Image.Image, dict[str, Image.Exif]]:
+    """A picture, green on top, and what says that it must be turned by half a circle."""
+    image = picture((16, 16))
+    image.paste(GREEN, (0, 0, 16, 8))
     exif = Image.Exif()
-    exif[0x0112] = 3  # turned by half a circle
-    found = pixels(only(tmp_path, image, exif=exif))
-    assert (found[:4] == GREEN).all()
-    assert (found[4:] == RED).all()
+    exif[0x0112] = 3
+    return image, {"exif": exif} | ({"quality": 100, "subsampling": 0} if suffix == "jpg" else {})
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_exif_orientation_is_ignored_as_torchvision_does_unless_asked_for(tmp_path: Path, suffix: str) -> None:
+    image, options = turned(suffix)
+    only(tmp_path, image, f"one.{suffix}", **options)
+    for exif, top, bottom in (({}, GREEN, RED), ({"exif": "ignore"}, GREEN, RED), ({"exif": "apply"}, RED, GREEN)):
+        found = pixels(tmp_path, image_size=16, **exif).astype(int)
+        assert np.abs(found[1:7] - top).max() < 40
+        assert np.abs(found[9:15] - bottom).max() < 40
+
+
+def test_what_decoding_depends_on_is_part_of_the_identity(tmp_path: Path) -> None:
+    only(tmp_path, picture((16, 16)))
+    ways = [{}, {"image_size": 9}, {"short_side": 12}, {"exif": "apply"}]
+    found = [ImageFolder(root=tmp_path, **{"image_size": 8, **way}).load("whole").identity for way in ways]
+    assert len(set(found)) == 4
+    file = tmp_path / "thing" / "one.png"
+    moved = file.rename(file.with_name("two.png"))
+    os.utime(moved, (0, 0))
+    # A fresh clone has other times: the contents alone count.
+    assert ImageFolder(root=tmp_path, image_size=8).load("whole").identity == found[0]
+    only(tmp_path, picture((16, 16), colour=GREEN), "two.png")
+    assert ImageFolder(root=tmp_path, image_size=8).load("whole").identity != found[0]
 
 
 def test_the_centre_is_cut_out(tmp_path: Path) -> None:
@@ -165,7 +215,25 @@ def test_pixels_are_those_of_torchvision(tmp_path: Path) -> None:
 def test_what_is_no_image_is_named(animals: Path, content: bytes) -> None:
     (animals / "ant" / "99.ppm").write_bytes(content)
     with pytest.raises(DomainError, match=r"ant/99\.ppm: cannot be decoded as an image: "):
-        ImageFolder(root=animals, image_size=8).load("whole")
+        decoded(ImageFolder(root=animals, image_size=8))
+
+
+@pytest.mark.parametrize("damage", ["head", "tables"])
+def test_a_corrupt_jpeg_is_named(tmp_path: Path, damage: str) -> None:
+    only(tmp_path, Image.effect_noise((64, 64), 60).convert("RGB"), "bad.jpg")
+    file = tmp_path / "thing" / "bad.jpg"
+    content = file.read_bytes()
+    start = {"head": 2, "tables": content.index(b"\xff\xdb")}[damage]
+    file.write_bytes(content[:start] + bytes(2) + content[start + 2 :])
+    with pytest.raises(DomainError, match=r"thing/bad\.jpg: cannot be decoded as an image: "):
+        pixels(tmp_path)
+
+
+def test_the_first_bad_file_in_order_is_named(animals: Path) -> None:
+    for name in ("zebra/03.png", "ant/07.png", "ant/02.png"):
+        (animals / name).write_bytes(b"no image")
+    with pytest.raises(DomainError, match=r"domains\.things: .*ant/02\.png: cannot be decoded"):
+        decoded(ImageFolder(root=animals, image_size=8))
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])

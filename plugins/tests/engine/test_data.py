@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from robustgate.core.components import Samples, Split
+from robustgate.config import Pair
+from robustgate.core.components import Encoded, Samples, Split
 from robustgate.core.errors import DomainError
 from robustgate.engine.data import Library, as_tensor
+from robustgate.engine.store import Store
 
 PHOTOS = Samples(
     images=np.arange(4 * 2 * 3 * 3, dtype=np.uint8).reshape(4, 2, 3, 3),
@@ -37,8 +40,24 @@ class Broken:
         raise DomainError("no such file: photos.npz")
 
 
+class Files:
+    """A domain of PHOTOS as files that are still to be decoded; counts how often one is."""
+
+    def __init__(self, identity: str = "four files") -> None:
+        self.identity = identity
+        self.reads: list[int] = []
+
+    def load(self, split: Split) -> Encoded:
+        parts = {"labels": PHOTOS.labels, "classes": PHOTOS.classes, "names": PHOTOS.names}
+        return Encoded(**parts, size=(2, 3), read=self.read, identity=self.identity)
+
+    def read(self, index: int) -> np.ndarray:
+        self.reads.append(index)
+        return PHOTOS.images[index]
+
+
 def library(**domains: Samples) -> Library:
-    return Library({name: Fixed(samples) for name, samples in domains.items()})
+    return Library({name: Fixed(samples) for name, samples in domains.items()}, Store(Path("nowhere")))
 
 
 def digest(samples: Samples) -> str:
@@ -94,12 +113,72 @@ def test_domains_that_cannot_serve_are_named() -> None:
     with pytest.raises(DomainError, match=r"domains\.photos: the calibration split is empty"):
         library(photos=empty).samples("photos", "calibration")
     with pytest.raises(DomainError, match=r"domains\.photos: no such file: photos\.npz"):
-        Library({"photos": Broken()}).samples("photos", "test")
+        Library({"photos": Broken()}, Store(Path("nowhere"))).samples("photos", "test")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": np.array([0, 1, 3, 1])}, "c: expected a label in 0 to 2, one for each class, got 3"),
+        ({"labels": np.array([0, -1, 2, 1])}, "b: expected a label in 0 to 2, one for each class, got -1"),
+        ({"names": ("a", "b", "c")}, "the test split: expected a name for each of 4 labels, got 3"),
+        (
+            {"images": PHOTOS.images[:3]},
+            r"the test split: expected images uint8 \(4, H, W, 3\), got uint8 \(3, 2, 3, 3\)",
+        ),
+        ({"images": PHOTOS.images / 255}, r"the test split: expected images uint8 \(4, H, W, 3\), got float64"),
+        (
+            {"images": PHOTOS.images[..., 0]},
+            r"the test split: expected images uint8 \(4, H, W, 3\), got uint8 \(4, 2, 3\)",
+        ),
+    ],
+)
+def test_what_a_domain_gives_is_checked(changes, message: str) -> None:
+    with pytest.raises(DomainError, match=rf"domains\.photos: {message}"):
+        library(photos=replace(PHOTOS, **changes)).samples("photos", "test")
+
+
+def test_files_are_decoded_once_and_never_in_a_second_run(tmp_path: Path) -> None:
+    first, second = Files(), Files()
+    found = Library({"photos": first}, Store(tmp_path))
+    digest = found.digest("photos", "test")
+    assert first.reads == []
+    for _ in range(2):
+        samples = found.samples("photos", "test")
+    assert sorted(first.reads) == [0, 1, 2, 3]
+    np.testing.assert_array_equal(samples.images[:], PHOTOS.images)
+    again = Library({"photos": second}, Store(tmp_path))
+    np.testing.assert_array_equal(again.samples("photos", "test").images[:], PHOTOS.images)
+    assert (second.reads, again.digest("photos", "test")) == ([], digest)
+    # Other files, or the same decoded otherwise, are other images.
+    other = Files("four other files")
+    assert Library({"photos": other}, Store(tmp_path)).digest("photos", "test") != digest
+    Library({"photos": other}, Store(tmp_path)).samples("photos", "test")
+    assert sorted(other.reads) == [0, 1, 2, 3]
+
+
+def test_a_target_of_files_is_matched_like_any_other(tmp_path: Path) -> None:
+    sources = {"drawings": Fixed(replace(PHOTOS, classes=("cat", "bee", "cow"))), "photos": Files()}
+    pair = Pair(source="drawings", target="photos", missing="drop")
+    found = Library(sources, Store(tmp_path), [pair])
+    target = found.target("drawings", "photos")
+    assert (target.names, target.labels.tolist(), target.classes) == (("b", "c", "d"), [1, 0, 1], ("cat", "bee", "cow"))
+    np.testing.assert_array_equal(target.images[:], PHOTOS.images[1:])
+    assert found.target_details("drawings", "photos")["classes"] == {"dropped": {"ant": 1}, "without_samples": ["cow"]}
+
+
+def test_the_digest_of_a_target_changes_with_the_matching(tmp_path: Path) -> None:
+    domains = {"photos": Fixed(PHOTOS), "sketches": Fixed(PHOTOS)}
+    swap = {"ant": "bee", "bee": "ant"}
+    ways = [{}, {"classes": swap}, {"classes": {"ant": "bee"}, "missing": "drop"}]
+    pairs = [Pair(source="photos", target="sketches", **way) for way in ways]
+    digests = {Library(domains, Store(tmp_path), [pair]).target_digest("photos", "sketches") for pair in pairs}
+    assert len(digests) == 3
 
 
 def test_a_split_is_loaded_once() -> None:
     domain = Fixed(PHOTOS)
-    found = Library({"photos": domain})
+    found = Library({"photos": domain}, Store(Path("nowhere")))
     for _ in range(2):
         found.samples("photos", "test")
         found.digest("photos", "test")

@@ -105,7 +105,7 @@ def test_a_value_that_is_not_a_number_is_refused(single: Results) -> None:
         (
             ("cases", 0, "shift", "kind"),
             "corrupton",
-            "or 'masking', got \"corrupton\" (did you mean 'corruption'?)",
+            "'masking' or 'stability', got \"corrupton\" (did you mean 'corruption'?)",
         ),
         (("cases", 0, "verdict"), 1, "cases[0].verdict: expected 'pass', 'fail',"),
         (("cases", 0, "findings", 0, "limit_king"), 1, "cases[0].findings[0]: unknown key 'limit_king' (did you mean"),
