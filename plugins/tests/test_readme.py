@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from robustgate.config import Masking, load
+from robustgate.core.benchmark import BENCHMARK_CORRUPTIONS
 from robustgate.core.catalog import shelf
 from robustgate.engine.plan import make_plan
 
@@ -17,7 +20,7 @@ BLOCKS = re.findall(r"```toml\n(.*?)```", README, flags=re.DOTALL)
 
 
 def test_its_configuration_plans_as_it_stands(tmp_path: Path) -> None:
-    configuration, _, rule, _, waiver = BLOCKS
+    configuration, _, rule, _, _, _, waiver = BLOCKS
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "resnet18-amazon.safetensors").touch()
     path = tmp_path / "robustgate.toml"
@@ -37,7 +40,7 @@ def test_its_configuration_plans_as_it_stands(tmp_path: Path) -> None:
 
 
 def test_its_attacks_plan_as_they_stand(tmp_path: Path) -> None:
-    configuration, _, _, attacks, _ = BLOCKS
+    configuration, _, _, _, _, attacks, _ = BLOCKS
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "resnet18-amazon.safetensors").touch()
     own = [line for line in configuration.splitlines(keepends=True) if not line.startswith("attacks.")]
@@ -48,6 +51,33 @@ def test_its_attacks_plan_as_they_stand(tmp_path: Path) -> None:
     assert names == {"pgd", "auto", "near", "worst", "theirs"}
     assert {case.shift.name for case in plan.cases if case.shift.kind == "masking"} == {"linf", "l2"}
     assert plan.configuration.masking == Masking()
+
+
+def test_its_domains_and_rules_over_shifts_plan_as_they_stand(tmp_path: Path) -> None:
+    _, _, _, domains, rules, _, _ = BLOCKS
+    (tmp_path / "resnet20.safetensors").touch()
+    for name in BENCHMARK_CORRUPTIONS:
+        file = tmp_path / "data" / "CIFAR-10-C" / f"{name}.npy"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.save(file, np.zeros((50, 32, 32, 3), np.uint8))
+    np.save(tmp_path / "data" / "CIFAR-10-C" / "labels.npy", np.zeros(50, np.int64))
+    model = """
+    [models.resnet20]
+    build = "robustgate.zoo:cifar_resnet"
+    normalize = "inside"
+    weights = { cifar10 = "resnet20.safetensors" }
+    [compressions]
+    int8.steps = [{ method = "static_quantization" }]
+    """
+    path = tmp_path / "robustgate.toml"
+    path.write_text(domains + rules + model)
+    plan = make_plan(load(path))
+    kinds = Counter((case.variant.compression, case.shift.kind) for case in plan.cases)
+    assert kinds["int8", "corruption"] == 75
+    assert kinds["int8", "domain_shift"] == kinds["int8", "stability"] == kinds["none", "stability"] == 1
+    assert {name: [rule.name for rule in found] for name, found in plan.run_rules.items()} == {
+        "resnet20-int8-cifar10": ["no worse than the float network, over the benchmark"]
+    }
 
 
 def test_its_compressions_plan_as_they_stand(tmp_path: Path) -> None:

@@ -179,9 +179,7 @@ class _Loader(ChainReader):
         if shifts.pairs == "all":
             clean = [name for name, domain in domains.items() if not _is_stored(domain)]
             return tuple(Pair(source=one, target=other) for one, other in permutations(clean, 2) if one in sources)
-        pairs = tuple(
-            pair if isinstance(pair, Pair) else Pair(source=pair[0], target=pair[1]) for pair in shifts.pairs
-        )
+        pairs = tuple(pair if isinstance(pair, Pair) else Pair(source=pair[0], target=pair[1]) for pair in shifts.pairs)
         for index, pair in enumerate(pairs):
             for name in (pair.source, pair.target):
                 self.known(name, domains, f"shifts.pairs[{index}]", "domain")

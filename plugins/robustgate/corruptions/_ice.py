@@ -24,10 +24,12 @@ BRANCHING, POINTS = 1.0, 40
 
 
 class Sheet(NamedTuple):
-    """One sheet of frost: the grey `levels` (0 to 255) at RANKS; how much a channel differs from grey, as a factor
-    (`contrast`) and a shift (`tint`), and per unit of a second field of blotches (`stain`); the roughness of the
-    blotches (the exponent of their power spectrum), the weights of crystals and of grain beside them, and the number
-    and length of the crystals."""
+    """What one sheet of frost looks like.
+
+    `levels` are its greys (0 to 255) at RANKS. A channel differs from grey by a factor (`contrast`), a shift (`tint`)
+    and a second field of blotches (`stain`, its deviation). `roughness` is the exponent of the blotches' spectrum,
+    `crystals` and `grain` the weights of the two beside them; there are `number` crystals of up to `length` pixels.
+    """
 
     levels: tuple[float, ...]
     contrast: tuple[float, float, float]
@@ -36,7 +38,7 @@ class Sheet(NamedTuple):
     roughness: float
     crystals: float
     grain: float
-    count: int
+    number: int
     length: float
 
 
@@ -48,7 +50,7 @@ TEAL = Sheet(
     roughness=2.8,
     crystals=0.35,
     grain=0.5,
-    count=200,
+    number=200,
     length=60,
 )
 WHITE = Sheet(
@@ -59,7 +61,7 @@ WHITE = Sheet(
     roughness=2.8,
     crystals=0.7,
     grain=0.6,
-    count=300,
+    number=300,
     length=60,
 )
 GREY = Sheet(
@@ -70,7 +72,7 @@ GREY = Sheet(
     roughness=3.0,
     crystals=0.8,
     grain=0.8,
-    count=300,
+    number=300,
     length=40,
 )
 DARK = Sheet(
@@ -81,7 +83,7 @@ DARK = Sheet(
     roughness=2.6,
     crystals=0.7,
     grain=0.4,
-    count=300,
+    number=300,
     length=60,
 )
 
@@ -102,7 +104,7 @@ def sheets() -> NDArray[np.float32]:
 def _draw(sheet: Sheet, random: np.random.Generator) -> NDArray[np.float32]:
     import numpy as np
 
-    parts = blotches(random, sheet.roughness), _crystals(random, sheet.count, sheet.length), blotches(random, 0.0)
+    parts = blotches(random, sheet.roughness), _crystals(random, sheet.number, sheet.length), blotches(random, 0.0)
     relief = sum(weight * part for weight, part in zip((1, sheet.crystals, sheet.grain), parts, strict=True))
     grey = np.interp(relief, np.quantile(relief, RANKS), sheet.levels)
     stain = blotches(random, sheet.roughness + 1)
@@ -111,8 +113,8 @@ def _draw(sheet: Sheet, random: np.random.Generator) -> NDArray[np.float32]:
         middle + tint + contrast * (grey - middle) + spread * stain
         for contrast, tint, spread in zip(sheet.contrast, sheet.tint, sheet.stain, strict=True)
     ]
-    levels: NDArray[np.float32] = np.clip(np.round(colours), 0, 255).astype(np.float32) / 255
-    return levels
+    drawn: NDArray[np.float32] = np.clip(np.round(colours), 0, 255).astype(np.float32) / np.float32(255)
+    return drawn
 
 
 def blotches(random: np.random.Generator, roughness: float) -> NDArray[np.float64]:
@@ -127,15 +129,14 @@ def blotches(random: np.random.Generator, roughness: float) -> NDArray[np.float6
         * np.exp(-((frequency / 0.45) ** 2))
     )
     waves[0, 0] = 0
-    noise = np.fft.irfft2(waves, (SIDE, SIDE))
-    return noise / noise.std()
+    return _standardised(np.fft.irfft2(waves, (SIDE, SIDE)))
 
 
-def _crystals(random: np.random.Generator, count: int, length: float) -> NDArray[np.float64]:
-    """Return (SIDE, SIDE) of mean 0 and deviation 1: `count` crystals of up to `length` pixels, strewn at random."""
+def _crystals(random: np.random.Generator, number: int, length: float) -> NDArray[np.float64]:
+    """Return (SIDE, SIDE) of mean 0 and deviation 1: `number` crystals of up to `length` pixels, strewn at random."""
     import numpy as np
 
-    down, right, angle, size, brightness = random.random((5, count, 1, 1))
+    down, right, angle, size, brightness = random.random((5, number, 1, 1))
     size = length * (0.3 + 0.7 * size)
     start, side, extent = (column[:, None] for column in np.array(NEEDLES).T)
     along = extent * np.linspace(0, 1, POINTS)
@@ -146,5 +147,9 @@ def _crystals(random: np.random.Generator, count: int, length: float) -> NDArray
     light = (0.3 + brightness) * size * extent / POINTS * (1 - along / 2)
     drawn = np.bincount(pixels.ravel(), light.ravel(), SIDE * SIDE).reshape(SIDE, SIDE)
     # Where crystals cross, ice is no brighter than it can be.
-    drawn = np.tanh(drawn)
-    return (drawn - drawn.mean()) / drawn.std()
+    return _standardised(np.tanh(drawn))
+
+
+def _standardised(field: NDArray[np.float64]) -> NDArray[np.float64]:
+    standardised: NDArray[np.float64] = (field - field.mean()) / field.std()
+    return standardised

@@ -1,4 +1,4 @@
-"""Weighted sums of pieces of rows that begin anywhere: shifts and crops that differ from image to image, in one call."""
+"""Weighted sums of pieces of rows that begin anywhere: each image its own shift or crop, all in one call."""
 
 from __future__ import annotations
 

@@ -29,4 +29,5 @@ def enlarging(side: int, factor: float) -> NDArray[np.float64]:
     surplus = (enlarged - side) // 2
     places = np.arange(surplus, surplus + side) * ((kept - 1) / max(enlarged - 1, 1))
     distances = np.abs(places[:, None] - np.arange(kept))
-    return np.maximum(1 - distances, 0)
+    weights: NDArray[np.float64] = np.maximum(1 - distances, 0)
+    return weights

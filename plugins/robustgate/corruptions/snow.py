@@ -18,8 +18,11 @@ __all__ = ["Snow"]
 
 
 class Fall(NamedTuple):
-    """One severity: the flakes' brightness and its spread, their size, the brightness below which there is none,
-    how far they fall (radius and sigma of a motion blur), and the share of the image that is not whitened."""
+    """One severity of snow.
+
+    A flake's brightness is normal (`mean`, `deviation`), it is `zoom` pixels large, there is none below `threshold`,
+    and it falls as a motion blur of `radius` and `sigma`. `kept` is the share of the image that is not whitened.
+    """
 
     mean: float
     deviation: float

@@ -10,6 +10,8 @@ from robustgate.core.severity import SeverityTable, Table
 from robustgate.corruptions._zoom import centre, enlarging
 
 if TYPE_CHECKING:
+    import numpy as np
+    from scipy import sparse
     from torch import Tensor
 
     from robustgate.core.components import Draws
@@ -67,7 +69,7 @@ def zooms(height: int, width: int, end: float, step: float, device: str) -> tupl
     return pixels, starts, weights
 
 
-def _line(side: int, factor: float) -> sparse.csr_array:
+def _line(side: int, factor: float) -> sparse.csr_array[np.float64, tuple[int, int]]:
     """Return the enlargement of a line's centre as a matrix (side, side) over the whole line."""
     import numpy as np
     from scipy import sparse

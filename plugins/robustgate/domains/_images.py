@@ -133,7 +133,7 @@ def _digests(files: Sequence[Path]) -> bytes:
 
 
 def _check_depth(opened: ImageFile) -> None:
-    """Raise ValueError for more than 8 bits a channel: Pillow clips grey ones, mostly to white, and cuts off colours'."""
+    """Raise ValueError for more than 8 bits a channel: Pillow clips grey and drops half of colour."""
     if opened.mode.startswith(("I", "F")):
         raise ValueError(f"expected 8 bits a channel, got Pillow's mode {opened.mode!r}")
     for tile in opened.tile:

@@ -316,7 +316,7 @@ steps = [{ method = "filter_pruning", ratio = 0.25 }]
 
 def logits_of(gate: Gate, compression: str) -> Tensor:
     variant = Variant(model="tiny", source="day", compression=compression)
-    images = gate.library.samples("day", "test").images
+    images = gate.library.samples("day", "test").images[:]
     return gate.subject(variant).logits(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255)
 
 
@@ -358,7 +358,7 @@ def test_a_pruned_network_learns_from_another_model_of_the_configuration(tiny) -
     state["4.weight"][1, 0] = steepness
     save_file(state, tiny.folder / "other.safetensors")
     gate = Gate(make_plan(load(tiny.configure(extra=BORROWED))), today=date(2026, 1, 1))
-    bright = torch.from_numpy(gate.library.samples("day", "test").images).double().mean((1, 2, 3)) / 255 > threshold
+    bright = torch.from_numpy(gate.library.samples("day", "test").images[:]).double().mean((1, 2, 3)) / 255 > threshold
     taught, untaught = (logits_of(gate, name).argmax(1).bool() for name in ("taught", "untaught"))
     assert (untaught == bright).double().mean() < 0.85
     assert (taught == bright).double().mean() > 0.95

@@ -362,7 +362,7 @@ def test_a_search_on_real_data_finds_what_can_solve_it_and_comes_back_from_its_d
         gate = Gate(make_plan(load(xor_project(tiny, test_seed=test_seed))), today=date(2026, 1, 1))
         variant = Variant(model="tiny", source="day", compression="searched")
         samples = gate.library.samples("day", "test")
-        images = torch.from_numpy(samples.images).permute(0, 3, 1, 2).float() / 255
+        images = torch.from_numpy(samples.images[:]).permute(0, 3, 1, 2).float() / 255
         right = gate.subject(variant).logits(images).argmax(1) == torch.from_numpy(samples.labels)
         made = gate.record(variant)
         return made.parameters, made.artifact_sha256, right.double().mean().item()

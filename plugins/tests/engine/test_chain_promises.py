@@ -86,7 +86,7 @@ def test_the_promises_do_not_hold_by_themselves(gate: Gate) -> None:
 
 @pytest.mark.parametrize("compression", ["qat", "pcqat"])
 def test_a_simulated_network_computes_what_the_file_that_is_written_of_it_says(gate: Gate, compression: str) -> None:
-    images = torch.from_numpy(gate.library.samples("day", "test").images).permute(0, 3, 1, 2).float() / 255
+    images = torch.from_numpy(gate.library.samples("day", "test").images[:]).permute(0, 3, 1, 2).float() / 255
     simulated = gate.subject(variant(compression)).logits(images)
     # Against the file's own graph: how near that is to what ONNX Runtime makes of it is the twin's matter.
     shipped = gate.subject(variant(f"{compression}_int8")).differentiable()(images)

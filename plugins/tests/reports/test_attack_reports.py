@@ -302,6 +302,41 @@ def test_a_small_run_says_nothing_of_a_limit(results: Results, single: Results) 
     assert "Under attack" not in html.render(results)
 
 
+# What was left out of a pair's target.
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        (
+            {"dropped": {"lamp": 1200, "mug": 3}, "without_samples": ["car", "cup"]},
+            "left out 1,203 images of classes that handwritten does not have: lamp (1,200), mug (3); "
+            "there are no images of car, cup",
+        ),
+        ({"dropped": {"mug": 1}, "without_samples": []},
+         "left out 1 image of classes that handwritten does not have: mug (1)"),
+        ({"dropped": {}, "without_samples": [f"c{n}" for n in range(10)]},
+         "there are no images of c0, c1, c2, c3, c4, c5, c6, c7 and 2 more"),
+    ],
+)  # fmt: skip
+def test_classes_that_were_left_out_are_told_in_words(single: Results, found: Any, told: str) -> None:
+    case = replace(single.cases[0], shift=Shift(kind="domain_shift", name="a_to_b", target="b"))
+    case = replace(case, details={"classes": found})
+    assert notes(case) == (told,)
+    text = markdown.render(replace(single, cases=(case,)))
+    assert told in text
+    assert "## About the data" in text
+    assert "## Under attack" not in text
+    assert told in Page(html.render(replace(single, cases=(case,)))).text
+
+
+@pytest.mark.parametrize("found", ["a text", {}, {"dropped": {"mug": "3"}}, {"dropped": ["mug"], "without_samples": 1}])
+def test_what_is_no_list_of_classes_is_a_detail_like_any_other(single: Results, found: Any) -> None:
+    case = replace(single.cases[0], details={"classes": found})
+    assert notes(case) == ()
+    assert "classes" in dict(details(case))
+
+
 # The figures of an artifact without a gradient of its own, and the worst of several attacks.
 
 
