@@ -38,12 +38,12 @@ from robustgate.engine.plan import make_plan
 from robustgate.reports import results_json
 
 DATA = Path(os.environ.get("ROBUSTGATE_DATA", ""))
-POLICY = 'policies.any.rules = [{ name = "anything", min = 0.0 }]\ngate.threads = 2\n'
+POLICY = 'policies.any.rules = [{ name = "anything", min = 0.0 }]\n'
 HELD_OUT = 5  # every so many images of an Office domain, in the order of the files, is its test split
 L2 = 1e-3
 # (x - 128) / 128 of values from 0 to 255
 CENTRE = 128 / 255
-RECIPE = "{ epochs = 8, lr = 0.003, batch_size = 32, weight_decay = 0.0001, flip = true }"
+RECIPE = "{ epochs = 5, lr = 0.003, batch_size = 32, weight_decay = 0.0001, flip = true }"
 OFFICE = f"""
 shifts.pairs = "all"
 [compressions]

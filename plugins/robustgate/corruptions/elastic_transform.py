@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from robustgate.core.severity import SeverityTable, Table
-from robustgate.corruptions._gaussian import weights
+from robustgate.corruptions._gaussian import gaussian
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from torch import Tensor
 
     from robustgate.core.components import Draws
@@ -33,17 +31,12 @@ SHEET = SeverityTable(
 )
 
 
-# Of the noise's cosine waves, those that smoothing leaves less of are not drawn: together 1 / 1,000 of its variance.
-FAINT = 2e-3
-
-
 @dataclass(frozen=True, kw_only=True)
 class ElasticTransform:
     """Move three points of the image by a random amount and the rest along, then every pixel by a smooth noise.
 
-    As published for CIFAR-10-C and ImageNet-C, but for the random stream, that coordinates are not rounded to 32nds of
-    a pixel, and that the noise is normal where theirs is a sum of some ten uniform numbers or more. (The package
-    `imagecorruptions` leaves out the first step, and has other numbers in the second.)
+    As published for CIFAR-10-C and ImageNet-C, but for the random stream, and that coordinates are not rounded to 32nds
+    of a pixel. (The package `imagecorruptions` leaves out the first step, and has other numbers in the second.)
     """
 
     table: Table = "auto"
@@ -67,7 +60,7 @@ class ElasticTransform:
 
 
 def pulled_back(moved: Tensor, height: int, width: int) -> Tensor:
-    """Return where each pixel's value comes from when three points move, (N, 2, H, W): x and y, the image being [-1, 1].
+    """Return where each pixel's value comes from when three points move: x and y, (N, 2, H, W), of the image [-1, 1].
 
     `moved` (N, 3, 2) says by how many pixels, in x and y, the lower right, the upper right and the upper left corner
     move of a square about the image's centre, whose side is two thirds of the image's shorter one.
@@ -78,7 +71,7 @@ def pulled_back(moved: Tensor, height: int, width: int) -> Tensor:
     # A square that is all but flat stretches rounding errors with the image.
     moved = moved.double()
     along, down = moved[:, 1] - moved[:, 2], moved[:, 0] - moved[:, 1]
-    back = torch.linalg.inv(torch.eye(2).to(moved) + torch.stack((along, down), dim=2) / (2 * reach))
+    back: Tensor = torch.linalg.inv(torch.eye(2).to(moved) + torch.stack((along, down), dim=2) / (2 * reach))
     # The square's centre is a pixel, in an image of even sides half a pixel off; what moves it is its corners' mean.
     middle = moved.new_tensor([width - 1, height - 1]) / 2
     centre = moved.new_tensor([width // 2, height // 2])
@@ -86,34 +79,21 @@ def pulled_back(moved: Tensor, height: int, width: int) -> Tensor:
     columns = torch.arange(width).to(moved) - shifted[:, :1]
     rows = torch.arange(height).to(moved) - shifted[:, 1:]
     start = centre / middle - 1
-    across = back[:, :, :1] * columns[:, None] / middle[:, None] + start[:, None]
-    return across[:, :, None].float() + (back[:, :, 1:] * rows[:, None] / middle[:, None])[..., None].float()
+    along_columns = back[:, :, :1] * columns[:, None] / middle[:, None] + start[:, None]
+    along_rows = back[:, :, 1:] * rows[:, None] / middle[:, None]
+    return along_columns[:, :, None].float() + along_rows[..., None].float()
 
 
 def displaced(draws: Draws, height: int, width: int, strength: float, sigma: float) -> Tensor:
-    """Return where each pixel's value comes from on a rough sheet, (N, 2, H, W): x and y, the image being [-1, 1].
+    """Return where each pixel's value comes from on a rough sheet: x and y, (N, 2, H, W), of the image [-1, 1].
 
-    Every pixel moves by `strength` times noise of the variance of numbers uniform in [-1, 1], smoothed over `sigma`
-    pixels. Smoothing an image that is mirrored at its edges scales its cosine waves and nothing else: we draw those.
+    Every pixel moves by `strength` times noise uniform in [-1, 1], smoothed over `sigma` pixels.
     """
     import torch
 
-    down, right = (torch.from_numpy(waves(side, sigma)) for side in (height, width))
-    amplitudes = draws.normal(2, down.shape[1], right.shape[1])
-    down, right = down.to(amplitudes), right.to(amplitudes)
-    size = amplitudes.new_tensor([width, height]).view(2, 1, 1)
-    sources = down @ (amplitudes * (strength / 3**0.5 * 2 / size)) @ right.T
+    noise = draws.integers(2, height, width).float().div_(1 << 15)
+    sources = gaussian(noise, sigma, truncate=3, mode="reflect")
+    sources *= sources.new_tensor([2 * strength / width, 2 * strength / height])[:, None, None]
     sources[:, 0] += (2 * torch.arange(width).to(sources) + 1) / width - 1
     sources[:, 1] += ((2 * torch.arange(height).to(sources) + 1) / height - 1)[:, None]
     return sources
-
-
-def waves(side: int, sigma: float) -> NDArray[np.float64]:
-    """Return the orthonormal cosine waves of a line (side, K), smoothed by a Gaussian cut off at three `sigma`."""
-    import numpy as np
-
-    numbers, bell = np.arange(side), weights(sigma, truncate=3)
-    left = np.cos(np.pi / side * np.outer(np.arange(len(bell)) - len(bell) // 2, numbers)).T @ bell
-    unit = np.cos(np.pi / side * np.outer(numbers + 0.5, numbers)) * np.where(numbers, 2, 1) ** 0.5 / side**0.5
-    smoothed: NDArray[np.float64] = (unit * left)[:, np.abs(left) > FAINT]
-    return smoothed

@@ -52,10 +52,7 @@ def through_jpeg(images: Tensor, quality: int) -> Tensor:
 
 
 def levels_through_jpeg(levels: Tensor, quality: int) -> Tensor:
-    """Return 8-bit images, uint8 (N, 3, H, W), after a JPEG file of `quality`.
-
-    They lie in memory as the library wants them, (N, H, W, 3); what comes so is not copied.
-    """
+    """Return 8-bit images, uint8 (N, 3, H, W), best as (N, H, W, 3) in memory, after a JPEG file of `quality`."""
     import io
 
     import numpy as np
@@ -63,12 +60,14 @@ def levels_through_jpeg(levels: Tensor, quality: int) -> Tensor:
     from PIL import Image
 
     height, width = levels.shape[-2:]
-    pixels = levels.permute(0, 2, 3, 1).cpu().numpy()
-    decoded, image = np.empty(pixels.shape, np.uint8), Image.new("RGB", (width, height))
+    pixels = levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    decoded = np.empty_like(pixels)
+    image = Image.new("RGB", (width, height))
     for before, after in zip(pixels, decoded, strict=True):
         file = io.BytesIO()
-        Image.fromarray(before).save(file, "JPEG", quality=quality)
-        # The decoder alone, into memory that is there: what `Image.open` finds out of a file is known.
+        image.frombytes(before.data)
+        image.save(file, "JPEG", quality=quality)
+        # The decoder alone, into an image that is there: what `Image.open` finds out of a file is known.
         image.frombytes(file.getbuffer(), "jpeg", "RGB", "")
-        after[:] = image
+        after.data.cast("B")[:] = image.tobytes()
     return torch.from_numpy(decoded).permute(0, 3, 1, 2).to(levels.device)

@@ -10,6 +10,7 @@ from robustgate.core.severity import SeverityTable, Table
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -36,54 +37,76 @@ class Pixelate:
         Values are rounded to 8 bits and clipped to [0, 1] before they are shrunk.
         """
         height, width = images.shape[-2:]
-        shrunk = self._shrink(images.clamp(0, 1).mul_(255).round_(), severity)
+        shrunk = resize(images.clamp(0, 1).mul_(255).round_(), *self._small(height, width, severity))
         return resize(shrunk.div_(255), height, width)
 
     def apply_to_levels(self, levels: Tensor, severity: int, draws: Draws) -> Tensor:  # noqa: ARG002
-        """Return the coarser images, uint8 (N, 3, H, W), of such."""
+        """Return the coarser images, uint8 (N, 3, H, W), of such. Both lie best in memory as (N, H, W, 3)."""
         import torch
 
         height, width = levels.shape[-2:]
-        shrunk = self._shrink(levels.float(memory_format=torch.contiguous_format), severity)
-        return resize(shrunk.to(torch.uint8), height, width)
+        rows = levels.permute(0, 2, 3, 1).flatten(2)
+        shrunk = resize(rows.float(), *self._small(height, width, severity), values=3)
+        # By way of 16 bits, which is four times as fast.
+        rows = resize(shrunk.to(torch.int16).to(torch.uint8), height, width, values=3)
+        return rows.view(-1, height, width, 3).permute(0, 3, 1, 2)
 
-    def _shrink(self, levels: Tensor, severity: int) -> Tensor:
-        height, width = levels.shape[-2:]
+    def _small(self, height: int, width: int, severity: int) -> tuple[int, int]:
         kept = KEPT.at(severity, min(height, width), self.table)
-        return resize(levels, max(1, int(height * kept)), max(1, int(width * kept)))
+        return max(1, int(height * kept)), max(1, int(width * kept))
 
 
-def resize(levels: Tensor, height: int, width: int) -> Tensor:
-    """Resample 8-bit levels (N, C, H, W), in floating point, to (N, C, height, width) with Pillow's box filter.
+def resize(levels: Tensor, height: int, width: int, values: int = 1) -> Tensor:
+    """Resample 8-bit levels (..., H, W), in floating point, to (..., height, width) with Pillow's box filter.
 
     Rows first, then columns, each rounded to 8 bits, as in Pillow. What only grows is copied: it may have any values.
+    With `values` > 1 a pixel is so many neighbours in a row, and sizes are (..., H, W * values).
     """
-    return _resize(_resize(levels, width, axis=3), height, axis=2)
+    return _resize(_resize(levels, width, -1, values), height, -2, 1)
 
 
-def _resize(levels: Tensor, after: int, *, axis: Literal[2, 3]) -> Tensor:
-    import torch
+def _resize(levels: Tensor, after: int, axis: Literal[-2, -1], values: int) -> Tensor:
+    before = levels.shape[axis] // values
+    fewest, first, further, weight = _plan(before, after, axis, values, levels.dtype, levels.device)
+    # What every box has is summed at all places at once: adding is far cheaper than fetching.
+    length = (before - fewest + 1) * values
+    pieces = [levels.narrow(axis, shift * values, length) for shift in range(fewest)]
+    windows = pieces[0] if fewest == 1 else pieces[0] + pieces[1]
+    for piece in pieces[2:]:
+        windows.add_(piece)
+    total = _fetch(windows, first, axis)
+    for places, present in further:
+        total.addcmul_(_fetch(levels, places, axis), present)
+    return total if weight is None else total.mul_(weight).add_(0.5).floor_()
 
-    before = levels.shape[axis]
-    first, count, weight = (torch.from_numpy(array).to(levels.device) for array in boxes(before, after))
-    column = (-1, 1) if axis == 2 else (-1,)
 
-    def pick(places: Tensor) -> Tensor:
-        # Along its innermost axis, `gather` is five times as fast as `index_select`; along others it is slower.
-        if axis == 3:
-            return levels.gather(3, places.expand(*levels.shape[:3], -1))
-        return levels.index_select(2, places)
-
-    total, largest = pick(first), int(count.max())
-    for further in range(1, largest):
-        counts = (count > further).to(levels.dtype).view(column)
-        total.addcmul_(pick((first + further).clamp_(max=before - 1)), counts)
-    if largest == 1:
-        return total
-    return total.mul_(weight.to(levels.dtype).view(column)).add_(0.5).floor_()
+def _fetch(lines: Tensor, places: Tensor, axis: Literal[-2, -1]) -> Tensor:
+    # Along its innermost axis, `gather` is five times as fast as `index_select`; along others it is slower.
+    if axis == -1:
+        return lines.gather(-1, places.expand(*lines.shape[:-1], -1))
+    return lines.index_select(-2, places)
 
 
 @lru_cache(maxsize=32)
+def _plan(
+    before: int, after: int, axis: Literal[-2, -1], values: int, dtype: torch.dtype, device: torch.device
+) -> tuple[int, Tensor, list[tuple[Tensor, Tensor]], Tensor | None]:
+    # How many pixels every box has; the first of each; which others are in some boxes, and in which; their weights.
+    import torch
+
+    first, count, weight = (torch.from_numpy(array) for array in boxes(before, after))
+    fewest, most = int(count.min()), int(count.max())
+
+    def places(pixels: Tensor) -> Tensor:
+        return (pixels[:, None] * values + torch.arange(values)).flatten().to(device)
+
+    def along(numbers: Tensor) -> Tensor:
+        return numbers.repeat_interleave(values).view((-1,) if axis == -1 else (-1, 1)).to(device, dtype)
+
+    further = [(places((first + shift).clamp_(max=before - 1)), along(count > shift)) for shift in range(fewest, most)]
+    return fewest, places(first), further, along(weight) if most > 1 else None
+
+
 def boxes(before: int, after: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Return which of `before` pixels in a line make each of `after`: the first, how many, and the weight of each.
 

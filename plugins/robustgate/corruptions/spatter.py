@@ -59,14 +59,15 @@ class Spatter:
         """
         height, width = images.shape[-2:]
         mean, spread, sigma, threshold, strength, kind = LIQUID.at(severity, min(height, width), self.table)
-        liquid = gaussian(draws.normal(height, width).mul_(spread).add_(mean), sigma).to(images.dtype)
+        # In doubles: a sum's last bit, which may depend on the device, must not decide where there is liquid.
+        liquid = gaussian(draws.normal(height, width).double().mul_(spread).add_(mean), sigma)
         wet = liquid >= threshold
         if kind == "mud":
-            cover = gaussian(wet.to(images.dtype), strength)
+            cover = gaussian(wet.double(), strength).to(images.dtype)
             cover = (cover * (cover >= OPAQUE))[:, None]
             return images * (1 - cover) + images.new_tensor(BROWN).view(3, 1, 1) * cover
         # 8-bit levels, as the published one keeps them: one above 255 starts again at 0.
-        levels = (liquid * 255).floor().remainder(256) * wet
+        levels = (liquid * 255).floor().remainder(256).to(images.dtype) * wet
         light = levels * relief(levels)
         brightest = light.amax(dim=(1, 2), keepdim=True).clamp_min(1)
         return images + (light * (strength / brightest))[:, None] * images.new_tensor(PALE_TURQUOISE).view(3, 1, 1)

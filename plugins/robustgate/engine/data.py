@@ -103,10 +103,16 @@ class Library:
         return cast("Corrupted", self.domains[domain]).corrupted(*part)
 
 
+def as_levels(samples: Samples, rows: slice | NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return images uint8 (N, 3, H, W), which lie in memory as (N, H, W, 3), and labels int64 (N,) of some rows."""
+    images = torch.tensor(samples.images[rows]).to(device).permute(0, 3, 1, 2)
+    return images, torch.tensor(samples.labels[rows]).to(device)
+
+
 def as_tensor(samples: Samples, rows: slice | NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
     """Return images float32 (N, 3, H, W) in [0, 1] and labels int64 (N,) of some rows."""
-    images = torch.tensor(samples.images[rows]).permute(0, 3, 1, 2).contiguous().to(device).float().div(255)
-    return images, torch.tensor(samples.labels[rows]).to(device)
+    images, labels = as_levels(samples, rows, device)
+    return images.contiguous().float().div_(255), labels
 
 
 def _check(found: Samples | Encoded, part: str) -> None:

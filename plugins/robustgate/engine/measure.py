@@ -15,7 +15,7 @@ from torch import Tensor
 from robustgate.core.components import Corruption, Samples
 from robustgate.core.errors import MeasurementError
 from robustgate.core.seeds import derive
-from robustgate.engine.data import as_tensor
+from robustgate.engine.data import as_levels
 from robustgate.engine.draws import SampleDraws
 from robustgate.engine.subjects import Subject, check_logits
 
@@ -23,6 +23,8 @@ from robustgate.engine.subjects import Subject, check_logits
 BATCH = 128
 # A batch of larger images holds fewer: what they need in a network's memory grows with their pixels.
 PIXELS = 32 * 224 * 224
+# A corruption passes over its images many times: so many pixels of them stay in a processor's cache meanwhile.
+CACHED_PIXELS = 4 * 224 * 224
 
 ARRAYS = ("labels", "predictions", "norms", "queries", "gradients", "examples")
 
@@ -83,19 +85,43 @@ def measure_natural(
     """
     predictions, size = [], batch_size(samples)
     for start in range(0, len(samples), size):
-        images, labels = as_tensor(samples, slice(start, start + size), subject.device)
+        images, labels = as_levels(samples, slice(start, start + size), subject.device)
         if corruption is not None:
             images = corrupted(images, *corruption, first=start, name=name)
+        images = images.contiguous().float().div_(255)
         logits = check_logits(subject.logits(images), len(labels), len(samples.classes), name)
         predictions.append(logits.argmax(dim=1).cpu())
         progress(min(start + size, len(samples)), len(samples))
     return Outcome(labels=samples.labels, predictions=torch.cat(predictions).numpy(), details={})
 
 
-def corrupted(images: Tensor, component: Corruption, severity: int, seed: int, *, first: int, name: str) -> Tensor:
-    """Return corrupted images, clipped to [0, 1] and truncated to 8 bits as the published benchmarks are stored."""
-    seeds = [derive(seed, first + row) for row in range(len(images))]
-    changed = component.apply(images.clone(), severity, SampleDraws(seeds, images.device))
-    if changed.shape != images.shape or not changed.isfinite().all():
+def corrupted(levels: Tensor, component: Corruption, severity: int, seed: int, *, first: int, name: str) -> Tensor:
+    """Return corrupted images, clipped to [0, 1] and truncated to 8 bits as the published benchmarks are stored.
+
+    `levels` and the result are uint8 (N, 3, H, W) that lie in memory as (N, H, W, 3). The first image draws from the
+    stream of the sample `first`. Raises MeasurementError where a corruption gives another shape, NaN or infinity.
+    """
+    height, width = levels.shape[-2:]
+    size = max(1, CACHED_PIXELS // (height * width))
+    pixels = torch.empty_like(levels.permute(0, 2, 3, 1))
+    for start in range(0, len(levels), size):
+        rows = slice(start, start + size)
+        part, place = levels[rows], pixels[rows]
+        draws = SampleDraws([derive(seed, first + start + row) for row in range(len(part))], levels.device)
+        if hasattr(component, "apply_to_levels"):
+            changed = component.apply_to_levels(part, severity, draws)
+            _check(changed, part, name, is_finite=changed.dtype == torch.uint8)
+            place.copy_(changed.permute(0, 2, 3, 1))
+        else:
+            changed = component.apply(part.contiguous().float().div_(255), severity, draws)
+            # One sum instead of a test of every value: it is not finite where one of them is not.
+            _check(changed, part, name, is_finite=bool(changed.sum().isfinite()))
+            # By way of 16 bits, which is four times as fast; both truncate.
+            truncated = changed.clamp(0, 1).mul_(255).to(torch.int16).to(torch.uint8)
+            torch.stack(truncated.unbind(1), dim=-1, out=place)  # three times as fast as a permuted copy
+    return pixels.permute(0, 3, 1, 2)
+
+
+def _check(changed: Tensor, before: Tensor, name: str, *, is_finite: bool) -> None:
+    if changed.shape != before.shape or not is_finite:
         raise MeasurementError(f"{name}: the corruption gave {tuple(changed.shape)}, NaN or infinity")
-    return changed.clamp(0, 1).mul(255).floor().div(255)

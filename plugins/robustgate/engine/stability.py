@@ -16,6 +16,7 @@ from hypothesis.strategies import SearchStrategy
 from numpy.typing import NDArray
 
 from robustgate.core.components import Samples, StabilityRule
+from robustgate.core.images import take
 from robustgate.core.seeds import derive
 from robustgate.engine.data import as_tensor
 from robustgate.engine.examples import Examples
@@ -29,9 +30,7 @@ Steps = Mapping[str, Amount]
 def chosen(samples: Samples, count: int, seed: int) -> Samples:
     """Return `count` of the samples, or all that there are, which ones `seed` decides, in their own order."""
     order = np.random.Generator(np.random.PCG64DXSM(seed)).permutation(len(samples))
-    rows = np.sort(order[:count])
-    names = tuple(samples.names[row] for row in rows)
-    return Samples(images=samples.images[rows], labels=samples.labels[rows], classes=samples.classes, names=names)
+    return take(samples, np.sort(order[:count]))
 
 
 def measure_stability(

@@ -85,7 +85,7 @@ def as_markdown(tables: Sequence[PairTable]) -> str:
         rows = ([*map(escape, row[:TEXTS]), *row[TEXTS:]] for row in table.rows)
         parts.append("\n".join(f"| {' | '.join(line)} |" for line in (map(escape, table.heads), rule, *rows)))
         parts.append("\n".join(f"- {escape(remark)}" for remark in table.remarks))
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def as_csv(tables: Sequence[PairTable]) -> str:

@@ -161,7 +161,11 @@ def test_it_drifts_over_the_plateaus_of_coarse_logits(monkeypatch: pytest.Monkey
     step = float((logits[:, 1] - logits[:, 0]).abs().median()) / 3
     coarse = Ground(TorchSubject(Coarse(field.subject.module, step), CPU), field.samples, field.images)
     attack = Square(eps=eps, queries=600)
-    drifting = coarse.outcome(attack).correct.sum()
+
+    def standing() -> int:
+        return sum(int(coarse.outcome(attack, seed=seed).correct.sum()) for seed in (7, 8, 9))
+
+    drifting = standing()
     # Planted: only what is better is kept, as in the paper. A hair off the margin makes an equal one worse.
     plain, hairs = square.margin, itertools.count()
 
@@ -170,7 +174,7 @@ def test_it_drifts_over_the_plateaus_of_coarse_logits(monkeypatch: pytest.Monkey
         return lambda logits: plain(labels)(logits) - hair
 
     monkeypatch.setattr(square, "margin", strict)
-    assert drifting <= coarse.outcome(attack).correct.sum() - 3
+    assert drifting <= standing() - 9
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """A published network loses on our corruptions what it loses on the published generator's.
 
-30 cells of 1,000 images: half a minute on one core.
+95 cells of 1,000 images, those that draw twice: three minutes on one core.
 """
 
 import csv
@@ -15,10 +15,19 @@ from robustgate.zoo import cifar_resnet
 
 # Measured: equal, but for 0.2 points in one cell of defocus_blur. Half a point leaves room for another CPU's sums.
 EXACT = 0.005
-# Measured: up to 0.9, and 2.1 in fog at severity 4. Twelve draws of ours, and of the algorithm written anew, spread by
-# 0.4 points there about 84.7 %: the published cell, 83.2 %, is itself a rare draw.
-DRAWN = 0.025
-RANDOM = {"gaussian_noise", "fog"}
+# Two draws of ours beside one of theirs, each of which spreads by a point or less. What many draws of ours come to is in
+# the measured figures: within 2 points in every cell.
+DRAWN, DRAWS = 0.025, 2
+DETERMINISTIC = {
+    "brightness",
+    "contrast",
+    "defocus_blur",
+    "gaussian_blur",
+    "jpeg_compression",
+    "pixelate",
+    "saturate",
+    "zoom_blur",
+}
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +66,8 @@ def test_accuracy_agrees_with_the_published_generator(name, samples, accuracy, p
     if (name, 1) not in published:
         pytest.skip(f"{name} is not among the published corruptions")
     component = shelf("corruptions").component(name)()
-    tolerance = DRAWN if name in RANDOM else EXACT
+    tolerance, draws = (EXACT, 1) if name in DETERMINISTIC else (DRAWN, DRAWS)
     for severity in range(1, 6):
-        measured = accuracy(engine_step(component, samples[0], severity, seed=severity))
+        seeds = range(severity * draws, (severity + 1) * draws)
+        measured = np.mean([accuracy(engine_step(component, samples[0], severity, seed=seed)) for seed in seeds])
         assert measured == pytest.approx(published[name, severity], abs=tolerance), f"{name} at severity {severity}"

@@ -48,10 +48,11 @@ def test_single_precision_rounds_as_whole_numbers_do(count):
     assert torch.equal(resize(lines[:, None, None].float(), 1, 1).flatten().long(), fixed)
 
 
-def test_levels_are_changed_alike(engine_step):
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_levels_are_changed_alike(engine_step, layout):
     levels = torch.randint(256, (2, 3, 32, 45), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     for severity in range(1, 6):
-        ours = Pixelate().apply_to_levels(levels, severity, SampleDraws(range(2)))
+        ours = Pixelate().apply_to_levels(levels.contiguous(memory_format=layout), severity, SampleDraws(range(2)))
         assert np.array_equal(ours.permute(0, 2, 3, 1), engine_step(Pixelate(), levels / 255, severity))
 
 

@@ -165,5 +165,5 @@ def test_the_samples_asked_about_are_the_same_for_all_and_in_order():
     first, again, other = chosen(samples, 20, 1), chosen(samples, 20, 1), chosen(samples, 20, 2)
     assert first.names == again.names != other.names
     assert len(first) == 20
-    assert list(first.images[:, 0, 0, 0]) == sorted(first.images[:, 0, 0, 0])
+    assert list(first.images[:][:, 0, 0, 0]) == sorted(first.images[:][:, 0, 0, 0])
     assert len(chosen(samples, 99, 1)) == 50
