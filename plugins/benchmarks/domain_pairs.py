@@ -43,7 +43,7 @@ HELD_OUT = 5  # every so many images of an Office domain, in the order of the fi
 L2 = 1e-3
 # (x - 128) / 128 of values from 0 to 255
 CENTRE = 128 / 255
-RECIPE = "{ epochs = 5, lr = 0.003, batch_size = 32, weight_decay = 0.0001, flip = true }"
+RECIPE = "{ epochs = 12, lr = 0.002, batch_size = 16, weight_decay = 0.0001, flip = true }"
 OFFICE = f"""
 shifts.pairs = "all"
 [compressions]

@@ -128,7 +128,11 @@ class Draws(Protocol):
 
 
 class Corruption(Protocol):
-    """A component of corruptions/: a change of the images at severities 1 to 5."""
+    """A component of corruptions/: a change of the images at severities 1 to 5.
+
+    One that works on 8-bit levels may offer ``apply_to_levels``, the same from uint8 to uint8, which the engine then
+    prefers. One that is not quite what its name says elsewhere has a text ``caution``, which every report repeats.
+    """
 
     def apply(self, images: Tensor, severity: int, draws: Draws) -> Tensor:
         """Return the corrupted images, same shape; the engine clips them to [0, 1] and truncates to 8 bits."""

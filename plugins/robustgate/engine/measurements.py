@@ -198,6 +198,8 @@ class Measurements:
         generated = case.shift.corruption is not None and target is None
         corruption = (component, int(case.shift.severity or 0), self._seed(case)) if generated else None
         outcome = measure_natural(subject, samples, case.name, progress, corruption)
+        if generated and (caution := getattr(component, "caution", "")):
+            outcome.details["caution"] = caution
         if target is not None:
             outcome.details.update(self.library.target_details(case.variant.source, *target))
         if target is not None and case.shift.corruption is not None:

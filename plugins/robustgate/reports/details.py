@@ -121,5 +121,17 @@ def _listed(found: Any, form: str) -> str:
         return ""
 
 
-NOTES = {"classes": _classes, "figures": _figures, "no_gradient": _no_gradient, "alone": _alone, "curve": _median_norm}
+def _caution(case: CaseResult) -> str:
+    caution = case.details["caution"]
+    return caution if isinstance(caution, str) else ""
+
+
+NOTES = {
+    "caution": _caution,
+    "classes": _classes,
+    "figures": _figures,
+    "no_gradient": _no_gradient,
+    "alone": _alone,
+    "curve": _median_norm,
+}
 LISTS = {"walks": _walks, "checks": _checks}
