@@ -22,7 +22,7 @@ def explain(result: CaseResult, policy: str) -> str:
         lines.append(f"  {result.message}")
     else:
         lines.append(f"  {_figures(result)}")
-    lines += [f"  {_rule(finding, policy)}" for finding in result.findings if finding.verdict != "pass"]
+    lines += [f"  {told(finding, policy)}" for finding in result.findings if finding.verdict != "pass"]
     if result.most_lost:
         losses = (f"{loss.name} {100 * loss.reference:.0f} → {100 * loss.value:.0f} %" for loss in result.most_lost)
         lines.append(f"  most lost: {', '.join(losses)}")
@@ -44,7 +44,8 @@ def _figures(result: CaseResult) -> str:
     return text
 
 
-def _rule(finding: Finding, policy: str) -> str:
+def told(finding: Finding, policy: str) -> str:
+    """Return a rule that did not pass, with its figures."""
     waiver = f" ({finding.waiver})" if finding.waiver else ""
     if finding.metric == MASKED_SHARE:
         return f"{PREFIX[finding.verdict]}{finding.rule}: {finding.message}{waiver}"

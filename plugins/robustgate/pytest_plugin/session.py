@@ -18,7 +18,7 @@ from pydantic.dataclasses import dataclass
 from robustgate.config import load
 from robustgate.core.errors import ConfigurationError
 from robustgate.core.records import Case, CaseResult, Finding, Results, Variant, VariantRecord, Verdict
-from robustgate.engine.explain import explain
+from robustgate.engine.explain import explain, told
 from robustgate.engine.plan import Plan, make_plan
 from robustgate.engine.processor import processor
 from robustgate.engine.results import VARIANT_TESTS, Circumstances, assemble, key, rules_of, shown_path, unmeasured
@@ -118,11 +118,8 @@ class GateSession:
     def explain_cost(self, variant: Variant, findings: Sequence[Finding], test: str) -> str:
         """Return a variant's broken rules as its failing test prints them."""
         lines = [f"{variant.model} / {variant.compression} / {variant.source}"]
-        lines += [
-            f'  rule "{finding.rule}" of policy {self.plan.policy.name}: {finding.message}'
-            for finding in findings
-            if finding.verdict != "pass"
-        ]
+        name = self.plan.policy.name
+        lines += [f"  {told(finding, name)}" for finding in findings if finding.verdict != "pass"]
         return "\n".join([*lines, f"  {self._command(variant.name, test)}"])
 
     def with_reproduction(self, case: Case, result: CaseResult) -> CaseResult:

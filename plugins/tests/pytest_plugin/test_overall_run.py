@@ -126,3 +126,14 @@ def test_the_plan_names_what_will_be_judged(tiny) -> None:
         "test_overall[tiny-none-day]",
         "test_overall[tiny-fp25-day]",
     ]
+
+
+def test_a_figure_that_the_data_cannot_tell_says_so(tiny) -> None:
+    tiny.configure(extra=RULES % 0.95)
+    done = suite(tiny.folder, "-m", "overall", "-k", FP25)
+    (low, high) = (findings(tiny.folder)[FP25, "keeps its answers"][key] for key in ("low", "high"))
+    limit = (low + high) / 2
+    tiny.configure(extra=RULES % f"{limit:.4f}")
+    done = suite(tiny.folder, "-m", "overall", "-k", FP25)
+    assert done.returncode == 1
+    assert 'undecided at this confidence: rule "keeps its answers" of policy edge: min ' in done.stdout

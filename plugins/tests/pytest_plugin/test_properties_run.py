@@ -106,3 +106,12 @@ def test_a_rule_that_selects_no_variant_is_refused(tiny) -> None:
     done = suite(tiny.folder, "-m", "stability")
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert "fp26" in done.stdout + done.stderr
+
+
+def test_the_report_shows_the_change_above_its_pictures(tiny) -> None:
+    tiny.configure(extra=RULE.format(limit=0.1))
+    assert suite(tiny.folder, "-m", "stability").returncode == 1
+    text = (tiny.folder / "robustgate-report" / "report.html").read_text()
+    change = rows(tiny.folder)[CASES[0]]["details"]["mildest"]
+    assert change.startswith("brightness ")
+    assert f"<p>{change}</p>" in text
