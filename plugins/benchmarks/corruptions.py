@@ -45,20 +45,22 @@ SEVERITIES = range(1, 6)
 DETERMINISTIC = {
     "defocus_blur", "zoom_blur", "brightness", "contrast", "pixelate", "jpeg_compression", "gaussian_blur", "saturate",
 }  # fmt: skip
-# What cannot agree, and why: it is measured, and not judged.
-BY_DESIGN = {
+# What cannot agree, and why: it is measured, and not judged. By part and name, some by severity.
+BY_DESIGN: dict[tuple[str | int, ...], str] = {
     ("32 px", "frost"): "a drawn texture stands in for photographs that cannot be shipped",
     ("32 px, 224's", "frost"): "the same",
     ("224 px", "frost"): "the same",
     ("32 px, 224's", "elastic_transform"): "the package has another algorithm than the benchmarks' generator",
     ("224 px", "elastic_transform"): "the same",
+    ("32 px, 224's", "motion_blur", 5): "the package breaks off a kernel that is longer than the image",
+    ("32 px, 224's", "snow", 4): "the package crops enlarged flakes at a corner, not about their centre",
 }
 LEVEL, MOMENTS, CELL, AVERAGE = 1.0, 0.03, 2.0, 0.3
 SPEEDS = {32: 10.0, 224: 5.0}
 SLOWEST = 0.9
 # What is drawn of ours for the generator's one draw at 32 px; of both sides in a round at 224 px, where rounds go on
 # until the package's draws tell half of what they must, or they have taken so many seconds.
-DRAWS, ROUND, ENOUGH, PATIENCE, LARGE_IMAGES = 40, 4, 0.5, 20.0, 16
+DRAWS, ROUND, ENOUGH, PATIENCE, LARGE_IMAGES = 40, 4, 0.5, 8.0, 16
 # Two-sided 99 %: of the published one's mean over so many images and draws, what lies further off is a difference.
 NORMAL = 2.58
 
@@ -139,18 +141,19 @@ def moments(made: Changes, published: Changes) -> dict[str, float]:
         return float(np.sqrt(draws.var(axis=0, ddof=1).sum() * drawn)) / draws.shape[1]
 
     mean = float(made.mean.mean())
-    noise_variance = np.hypot(noise(made.square), 2 * mean * noise(made.mean))
+    # Square and mean of a draw go together: the noise is that of the variance, to first order.
+    noise_variance = noise(made.square - 2 * mean * made.mean)
     return {
         "mean": (mean - float(published.mean.mean())) / scale,
         "mean_told": NORMAL * noise(made.mean) / scale,
         "variance": (float(made.square.mean()) - mean**2) / variance - 1,
-        "variance_told": NORMAL * float(noise_variance) / variance,
+        "variance_told": NORMAL * noise_variance / variance,
     }
 
 
-def judged(part: str, name: str, figures: dict[str, float]) -> str:
+def judged(title: str, name: str, severity: int, figures: dict[str, float]) -> str:
     """Say whether a fidelity figure is kept."""
-    if why := BY_DESIGN.get((part, name)):
+    if why := BY_DESIGN.get((title, name)) or BY_DESIGN.get((title, name, severity)):
         return f"by design: {why}"
     if "mean_abs" in figures:
         return "met" if figures["mean_abs"] <= LEVEL else "MISSED"
@@ -173,13 +176,17 @@ def fidelity(names: Sequence[str]) -> list[Line]:
         for name in names:
             for severity in SEVERITIES:
                 figures = beside_generator(small, arrays[name][severity - 1], name, severity)
-                lines.append(told(Line("32 px", name, str(severity), figures, judged("32 px", name, figures))))
+                lines.append(
+                    told(Line("32 px", name, str(severity), figures, judged("32 px", name, severity, figures)))
+                )
             for title, images in (("32 px, 224's", small), ("224 px", large)):
                 if images is small and name in DETERMINISTIC:
                     continue
                 for severity in SEVERITIES:
                     figures = beside_package(images, package, name, severity)
-                    lines.append(told(Line(title, name, str(severity), figures, judged(title, name, figures))))
+                    lines.append(
+                        told(Line(title, name, str(severity), figures, judged(title, name, severity, figures)))
+                    )
     return lines
 
 

@@ -95,7 +95,7 @@ class Spoiled(Contrast):
     [
         ("input", "test_shape_type_and_input", [3], "written into"),
         ("batch", "test_batches", [3], "in another batch"),
-        ("severity", "test_severities", [], "distances by severity"),
+        ("severity", "test_severities", [True], "distances by severity"),
         ("stream", "test_leaves_no_trace", [], "random stream moved"),
     ],
 )

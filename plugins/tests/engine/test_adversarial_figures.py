@@ -348,6 +348,8 @@ def test_an_int8_file_is_measured_by_three_figures_and_the_worst_counts(tiny) ->
 def test_a_twin_that_lies_is_caught_by_the_gate(tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     honest = open_gate(tiny.configure(QUERIES, extra=INT8))
     expected = honest.measurements.of(case_named(honest, "tiny-int8-day-pgd")).outcome.correct
+    nearer = open_gate(tiny.configure(QUERIES, ("eps = 0.02", "eps = 0.019"), extra=INT8))
+    within = nearer.measurements.of(case_named(nearer, "tiny-int8-day-pgd")).outcome.correct
     differentiable = OnnxSubject.differentiable
 
     class Turned(nn.Module):
@@ -366,7 +368,10 @@ def test_a_twin_that_lies_is_caught_by_the_gate(tiny, monkeypatch: pytest.Monkey
     assert figures["twin"] > expected.mean() + 0.02
     assert figures["transferred"] < figures["twin"]
     found = gate.measurements.of(case_named(gate, "tiny-int8-day-pgd")).outcome.correct
-    np.testing.assert_array_equal(found, expected)
+    # What the honest twin fells, but for what takes the budget to its last twentieth, where luck decides.
+    assert (found >= expected).all()
+    assert not found[~within].any()
+    assert (~within).sum() > (~expected).sum() - 3
 
 
 def test_a_reference_and_a_network_have_one_figure(tiny) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import subprocess
 import sys
@@ -14,11 +13,6 @@ import pytest
 
 from robustgate.core.records import CaseResult
 from robustgate.reports import results_json
-
-# pytester forgets what a run in this process imported, and compiled modules cannot be imported twice.
-COMPILED = ("torch_pruning", "onnxruntime", "torch.utils.flop_counter")
-for name in ("robustgate.engine.gate", "robustgate.reports.folder", *COMPILED):
-    importlib.import_module(name)
 
 ATTACKED = [f"tiny-{compression}-day-{attack}" for compression in ("none", "fp25") for attack in ("fgsm", "pgd")]
 

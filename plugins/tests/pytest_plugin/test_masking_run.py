@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import shlex
@@ -14,11 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-# pytester forgets what a run in this process imported, and compiled modules cannot be imported twice.
-COMPILED = ("torch_pruning", "onnxruntime", "torch.utils.flop_counter")
-for name in ("robustgate.engine.gate", "robustgate.reports.folder", "xdist.dsession", *COMPILED):
-    importlib.import_module(name)
 
 OFF = "[masking]\nenabled = false\n"
 ON = "[masking]\nsamples = 60\nsteps = 8\nqueries = 30\n"
