@@ -345,11 +345,13 @@ def test_an_int8_file_is_measured_by_three_figures_and_the_worst_counts(tiny) ->
     assert float((points - clean).abs().max()) <= 0.02 + 1e-6
 
 
+SEED = ("[gate]", "[gate]\nseed = 1")
+
+
 def test_a_twin_that_lies_is_caught_by_the_gate(tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = open_gate(tiny.configure(QUERIES, extra=INT8))
+    # With some seeds a sample near the budget falls to the twin alone: neither of the other figures goes as far.
+    honest = open_gate(tiny.configure(QUERIES, SEED, extra=INT8))
     expected = honest.measurements.of(case_named(honest, "tiny-int8-day-pgd")).outcome.correct
-    nearer = open_gate(tiny.configure(QUERIES, ("eps = 0.02", "eps = 0.019"), extra=INT8))
-    within = nearer.measurements.of(case_named(nearer, "tiny-int8-day-pgd")).outcome.correct
     differentiable = OnnxSubject.differentiable
 
     class Turned(nn.Module):
@@ -363,15 +365,12 @@ def test_a_twin_that_lies_is_caught_by_the_gate(tiny, monkeypatch: pytest.Monkey
             return -self.twin(images)
 
     monkeypatch.setattr(OnnxSubject, "differentiable", lambda self: Turned(differentiable(self)))
-    gate = open_gate(tiny.configure(('cache = "cache"', 'cache = "other"'), extra=INT8))
+    gate = open_gate(tiny.configure(('cache = "cache"', 'cache = "other"'), ("[gate]", SEED[1]), extra=INT8))
     figures = gate.result(case_named(gate, "tiny-int8-day-pgd")).details["figures"]
     assert figures["twin"] > expected.mean() + 0.02
     assert figures["transferred"] < figures["twin"]
     found = gate.measurements.of(case_named(gate, "tiny-int8-day-pgd")).outcome.correct
-    # What the honest twin fells, but for what takes the budget to its last twentieth, where luck decides.
-    assert (found >= expected).all()
-    assert not found[~within].any()
-    assert (~within).sum() > (~expected).sum() - 3
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_a_reference_and_a_network_have_one_figure(tiny) -> None:
