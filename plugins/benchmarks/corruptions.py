@@ -54,6 +54,7 @@ BY_DESIGN: dict[tuple[str | int, ...], str] = {
     ("224 px", "elastic_transform"): "the same",
     ("32 px, 224's", "motion_blur", 5): "the package breaks off a kernel that is longer than the image",
     ("32 px, 224's", "snow", 4): "the package crops enlarged flakes at a corner, not about their centre",
+    ("32 px, 224's", "spatter", 1): "the package divides by zero where no drop falls, and gives a black image",
 }
 LEVEL, MOMENTS, CELL, AVERAGE = 1.0, 0.03, 2.0, 0.3
 SPEEDS = {32: 10.0, 224: 5.0}
