@@ -12,6 +12,6 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.stability
-def test_properties(case: Case, gate: CaseGate) -> None:
+def test_stability(case: Case, gate: CaseGate) -> None:
     """Search for the mildest transformation that breaks the policy's stability rule, and judge what was found."""
     gate.check(case)

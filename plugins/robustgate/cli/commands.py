@@ -50,10 +50,10 @@ def plan(config: ConfigOption = None, policy: PolicyOption = None, names: bool =
     for rule in made.policy.case_rules:
         typer.echo(f"  {rule.name!r} judges {sum(rule in rules for rules in made.case_rules.values()):,} cases")
     for run_rule in made.policy.run_rules:
-        typer.echo(
-            f"  {run_rule.name!r} judges {sum(run_rule in rules for rules in made.run_rules.values()):,} variants"
-        )
-    unruled = len(made.cases) - len(made.case_rules)
+        variants = sum(run_rule in rules for rules in made.run_rules.values())
+        searched = sum(run_rule is rule for rule in made.stability_rules.values())
+        typer.echo(f"  {run_rule.name!r} judges {variants + searched:,} variants")
+    unruled = len(made.cases) - len(made.case_rules) - len(made.stability_rules)
     if unruled:
         typer.echo(f"  {unruled:,} cases are measured under no rule")
     if names:

@@ -57,6 +57,16 @@ def test_plan_shows_chains_with_their_fine_tuning_and_the_control(tiny) -> None:
     ]
 
 
+def test_plan_counts_what_a_stability_rule_searches(tiny) -> None:
+    tiny.configure(extra='[[policies.edge.rules]]\nname = "steady"\nrule = "stability"\nmax = 0.1\n')
+    done = type_in("plan", "--names")
+    assert done.exit_code == 0, done.output
+    assert "14 cases: 2 clean, 2 domain_shift, 4 corruption, 4 adversarial, 2 stability" in done.stdout
+    assert "  'steady' judges 2 variants" in done.stdout
+    assert "under no rule" not in done.stdout
+    assert "test_stability[tiny-fp25-day-stability]" in done.stdout
+
+
 def test_plan_says_how_many_cases_no_rule_judges(tiny) -> None:
     tiny.configure(extra=LAB)
     done = type_in("plan", "--policy", "lab")
