@@ -18,6 +18,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from robustgate.core.benchmark import SEVERITIES
 from robustgate.core.budget import Budget
 from robustgate.core.components import Attack, Corruption
 from robustgate.engine.arena import Arena, Batch
@@ -26,7 +27,6 @@ from robustgate.engine.ledger import Ledger
 from robustgate.engine.subjects import CountedTarget, TorchSubject
 
 COUNT, SIDE = 24, 16
-SEVERITIES = range(1, 6)
 
 
 def expect(condition: object, complaint: str) -> None:

@@ -8,6 +8,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
+from robustgate.core.benchmark import SEVERITIES
 from robustgate.core.components import (
     Attack,
     Compression,
@@ -100,7 +101,7 @@ class Corruptions:
     stored: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.severities or set(self.severities) - {1, 2, 3, 4, 5}:
+        if not self.severities or set(self.severities) - set(SEVERITIES):
             raise ValueError(f"severities must be some of 1, 2, 3, 4, 5, got {list(self.severities)}")
 
 

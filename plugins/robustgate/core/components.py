@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from robustgate.core.records import Shift, VariantRecord
+    from robustgate.core.records import LimitKind, Shift, VariantRecord
 
 Split = Literal["train", "calibration", "test", "whole"]
 Norm = Literal["linf", "l2", "l0"]
@@ -511,7 +511,7 @@ class Bound:
     """
 
     metric: str
-    kind: Literal["min", "max", "max_drop"]
+    kind: LimitKind
     limit: float
     unit: Literal["%", "points", ""] = "%"
     key: str = ""

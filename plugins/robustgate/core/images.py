@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from robustgate.core.components import Images, Samples
+from robustgate.core.errors import DomainError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -100,10 +101,16 @@ def take(samples: Samples, rows: NDArray[np.int64]) -> Samples:
     )
 
 
-def join(parts: Sequence[Samples]) -> Samples:
-    """Return the samples of several parts, one after the other; they have the same classes, and one size of images."""
+def join(parts: Sequence[Samples], key: str) -> Samples:
+    """Return the samples of several parts, one after the other; they have the same classes.
+
+    Raises DomainError where their images differ in size; `key` names the files of the parts in the configuration.
+    """
     import numpy as np
 
+    sizes = [part.images.shape[1:3] for part in parts]
+    if len(set(sizes)) > 1:
+        raise DomainError(f"{key}: the files of one domain differ in the size of their images: {sizes}")
     if len(parts) == 1:
         return parts[0]
     return Samples(

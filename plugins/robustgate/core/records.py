@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 ShiftKind = Literal["clean", "domain_shift", "corruption", "adversarial", "masking", "stability"]
+LimitKind = Literal["min", "max", "max_drop"]
 Verdict = Literal["pass", "fail", "undecided", "incomplete", "waived", "error"]
 
 REFERENCE = "none"
@@ -124,7 +125,7 @@ class Finding:
     rule: str
     subject: str
     metric: str
-    limit_kind: Literal["min", "max", "max_drop"]
+    limit_kind: LimitKind
     limit: float
     value: float | None
     low: float | None

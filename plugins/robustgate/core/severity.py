@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
+from robustgate.core.benchmark import SEVERITIES
 from robustgate.core.errors import ConfigurationError, MeasurementError, nearest
 
 Table = Literal["auto", "cifar", "imagenet"]
@@ -30,7 +31,7 @@ class SeverityTable(Generic[Value]):
         ``auto`` takes the small images' values up to 64 px. Raises MeasurementError for a severity other than 1 to
         5, ConfigurationError for an unknown table.
         """
-        if severity not in range(1, 6):
+        if severity not in SEVERITIES:
             raise MeasurementError(f"severity must be a whole number from 1 to 5, got {severity}")
         rows = {"cifar": self.cifar, "imagenet": self.imagenet}
         name = ("cifar" if side <= SMALL_SIDE else "imagenet") if table == "auto" else table

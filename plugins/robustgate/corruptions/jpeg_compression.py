@@ -44,11 +44,8 @@ def through_jpeg(images: Tensor, quality: int) -> Tensor:
     """Return images (N, 3, H, W) after a JPEG file of `quality`, on 8-bit levels, to which they are rounded before."""
     import torch
 
-    # By way of 16 bits, which is four times as fast; the values of a pixel side by side, as the library wants them.
-    levels = images.clamp(0, 1).mul_(255).round_().to(torch.int16).to(torch.uint8).cpu()
-    pixels = torch.stack(levels.unbind(1), dim=-1)
-    decoded = levels_through_jpeg(pixels.permute(0, 3, 1, 2), quality).contiguous()
-    return decoded.to(images.device, images.dtype).div_(255)
+    levels = images.clamp(0, 1).mul_(255).round_().to(torch.uint8)
+    return levels_through_jpeg(levels, quality).contiguous().to(images.dtype).div_(255)
 
 
 def levels_through_jpeg(levels: Tensor, quality: int) -> Tensor:

@@ -44,6 +44,11 @@ class Decoding:
         if self.image_size < 1 or (self.short_side is not None and self.short_side < self.image_size):
             raise ValueError("image_size must be at least 1, and short_side not below it")
 
+    @staticmethod
+    def resized(image_size: int, short_side: int | None, exif: Literal["ignore", "apply"]) -> Decoding:
+        """Return the decoding that resizes the short side: to `image_size` where `short_side` is None."""
+        return Decoding(image_size=image_size, short_side=image_size if short_side is None else short_side, exif=exif)
+
     @property
     def identity(self) -> str:
         """What the pixels depend on beside the files: the parameters, this code, and the decoders' versions."""

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from robustgate.core.benchmark import SEVERITIES
 from robustgate.core.components import Samples, Split
 from robustgate.core.errors import DomainError, listing, nearest
 from robustgate.domains import _arrays
 from robustgate.domains._classes import Classes, class_names
 
 __all__ = ["CifarC"]
-
-SEVERITIES = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +36,8 @@ class CifarC:
 
     def missing(self, corruption: str, severity: int) -> str | None:
         """Return what is not there of a corruption at a severity, None where it is. Reads no file."""
-        if severity not in range(1, SEVERITIES + 1):
-            return f"expected a severity from 1 to {SEVERITIES}, got {severity}"
+        if severity not in SEVERITIES:
+            return f"expected a severity from 1 to {len(SEVERITIES)}, got {severity}"
         there = {file.stem for file in self.root.glob("*.npy")}
         for name in (corruption, "labels"):
             if name not in there:
@@ -51,13 +50,14 @@ class CifarC:
             raise DomainError(problem)
         path, classes = self.root / f"{corruption}.npy", class_names(self.classes)
         images = _arrays.images(path)
-        if len(images) % SEVERITIES:
+        if len(images) % len(SEVERITIES):
             raise DomainError(
-                f"{path}: expected {SEVERITIES} blocks of as many images each, got {len(images):,} images"
+                f"{path}: expected {len(SEVERITIES)} blocks of as many images each, got {len(images):,} images"
             )
-        labels = _arrays.labels(self.root / "labels.npy", len(images), classes).reshape(SEVERITIES, -1)
+        labels = _arrays.labels(self.root / "labels.npy", len(images), classes).reshape(len(SEVERITIES), -1)
         if (labels != labels[0]).any():
-            raise DomainError(f"{self.root / 'labels.npy'}: expected the same labels in each of {SEVERITIES} blocks")
+            blocks = f"each of {len(SEVERITIES)} blocks"
+            raise DomainError(f"{self.root / 'labels.npy'}: expected the same labels in {blocks}")
         first, count = (severity - 1) * labels.shape[1], labels.shape[1]
         return Samples(
             images=images[first : first + count],

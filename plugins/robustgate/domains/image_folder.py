@@ -53,8 +53,7 @@ class ImageFolder:
         return encoded(files, labels, classes, root=self.root, decoding=self._decoding())
 
     def _decoding(self) -> Decoding:
-        side = self.image_size if self.short_side is None else self.short_side
-        return Decoding(image_size=self.image_size, short_side=side, exif=self.exif)
+        return Decoding.resized(self.image_size, self.short_side, self.exif)
 
     def _members(self, folder: Path, split: Split) -> list[Path]:
         files = images_in(folder)

@@ -43,11 +43,7 @@ class Npy:
         classes = class_names(self.classes)
         if split == "whole":
             splits = {self.images[name]: name for name in SPLITS if name in self.images}
-            parts = [self._read(name, classes) for name in splits.values()]
-            sizes = [part.images.shape[1:3] for part in parts]
-            if len(set(sizes)) > 1:
-                raise DomainError(f"images: the files of one domain differ in the size of their images: {sizes}")
-            return join(parts)
+            return join([self._read(name, classes) for name in splits.values()], "images")
         if split not in self.images:
             add = f"add images.{split} and labels.{split}"
             raise DomainError(f"no {split} split: images names {listing(self.images)}; {add}")

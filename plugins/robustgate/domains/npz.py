@@ -165,7 +165,4 @@ def _held_out(labels: NDArray[np.int64], share: float) -> NDArray[np.bool_]:
 def _joined(parts: list[Samples]) -> Samples:
     if any(part.classes != parts[0].classes for part in parts):
         raise DomainError(f"files: the files of one domain differ in their classes: {[part.classes for part in parts]}")
-    sizes = [part.images.shape[1:3] for part in parts]
-    if len(set(sizes)) > 1:
-        raise DomainError(f"files: the files of one domain differ in the size of their images: {sizes}")
-    return join(parts)
+    return join(parts, "files")

@@ -127,8 +127,7 @@ class Webdataset:
         return table[self.label]
 
     def _decoding(self) -> Decoding:
-        short_side = self.image_size if self.short_side is None else self.short_side
-        return Decoding(image_size=self.image_size, short_side=short_side, exif=self.exif)
+        return Decoding.resized(self.image_size, self.short_side, self.exif)
 
 
 def _shards(pattern: Path) -> list[Path]:

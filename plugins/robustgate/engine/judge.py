@@ -12,7 +12,17 @@ from numpy.typing import NDArray
 
 from robustgate.config import CaseRule, Policy, RunRule
 from robustgate.core.components import VariantRule
-from robustgate.core.records import Case, CaseResult, ClassAccuracy, Finding, VariantRecord, Verdict, matches, worst
+from robustgate.core.records import (
+    Case,
+    CaseResult,
+    ClassAccuracy,
+    Finding,
+    LimitKind,
+    VariantRecord,
+    Verdict,
+    matches,
+    worst,
+)
 from robustgate.statistics.paired import PairedCounts, drop_interval
 from robustgate.statistics.proportion import Interval, clopper_pearson
 
@@ -103,7 +113,7 @@ def judge_variant(
             value=value,
             low=low,
             high=high,
-            verdict=_decided(component, interval),
+            verdict=decided(component.limit_kind, component.limit, low, high),
             message=_told(component, value, interval, (unmeasured or {}).get(component.measures, "")),
         )
         fields = {
@@ -116,13 +126,16 @@ def judge_variant(
     return tuple(findings)
 
 
-def _decided(component: VariantRule, interval: tuple[float, float] | None) -> Verdict:
-    if interval is None:
+def decided(kind: LimitKind, limit: float, low: float | None, high: float | None) -> Verdict:
+    """Return what an interval says of a limit: ``incomplete`` where there is none.
+
+    It is ``undecided`` where the interval is neither wholly on the right side of the limit nor wholly on the wrong one.
+    """
+    if low is None or high is None:
         return "incomplete"
-    (low, high), limit = interval, component.limit
-    if component.limit_kind == "max":
-        return "pass" if high <= limit else "fail" if low > limit else "undecided"
-    return "pass" if low >= limit else "fail" if high < limit else "undecided"
+    if kind == "min":
+        return "pass" if low >= limit else "fail" if high < limit else "undecided"
+    return "pass" if high <= limit else "fail" if low > limit else "undecided"
 
 
 def _told(component: VariantRule, value: float | None, interval: tuple[float, float] | None, why: str) -> str:
@@ -158,7 +171,6 @@ def _compared(result: CaseResult, counted: Counted, reference: Counted, confiden
 
 
 def _floor(case: Case, rule: CaseRule, limit: float, value: float, interval: Interval) -> Finding:
-    verdict: Verdict = "pass" if interval.low >= limit else "fail" if interval.high < limit else "undecided"
     return Finding(
         rule=rule.name,
         subject=case.name,
@@ -168,7 +180,7 @@ def _floor(case: Case, rule: CaseRule, limit: float, value: float, interval: Int
         value=value,
         low=interval.low,
         high=interval.high,
-        verdict=verdict,
+        verdict=decided("min", limit, interval.low, interval.high),
         message=f"min {100 * limit:.1f} %; the accuracy is {100 * value:.1f} "
         f"[{100 * interval.low:.1f}, {100 * interval.high:.1f}]",
     )
@@ -177,7 +189,6 @@ def _floor(case: Case, rule: CaseRule, limit: float, value: float, interval: Int
 def _drop(case: Case, rule: CaseRule, limit: float, counted: Counted, other: Counted, policy: Policy) -> Finding:
     pairs = paired(counted, other)
     interval = drop_interval(pairs, policy.confidence)
-    verdict: Verdict = "pass" if interval.high <= limit else "fail" if interval.low > limit else "undecided"
     return Finding(
         rule=rule.name,
         subject=case.name,
@@ -187,7 +198,7 @@ def _drop(case: Case, rule: CaseRule, limit: float, counted: Counted, other: Cou
         value=pairs.drop,
         low=interval.low,
         high=interval.high,
-        verdict=verdict,
+        verdict=decided("max_drop", limit, interval.low, interval.high),
         against=rule.max_drop_from,
         message=f"max_drop {100 * limit:.1f} points; the drop "
         + ("" if rule.max_drop_from == "reference" else f"from the {rule.max_drop_from} ")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from robustgate.config import Policy, RunRule
 from robustgate.core.components import Bound, OutcomeRule, Shares
 from robustgate.core.records import Finding, Shift, Variant, Verdict, worst
-from robustgate.engine.judge import waived
+from robustgate.engine.judge import decided, waived
 from robustgate.statistics.bootstrap import percentile_interval
 from robustgate.statistics.minimum import least_interval
 from robustgate.statistics.proportion import Interval
@@ -41,7 +41,8 @@ def judge_overall(
             interval = None
         values.append((value, interval))
         told.append(_told(bound, value, interval, component.undefined))
-        verdicts.append(_decided(bound, interval))
+        low, high = (interval.low, interval.high) if interval else (None, None)
+        verdicts.append(decided(bound.kind, bound.limit, low, high))
     remark = component.remark(shares, shifts) if "incomplete" not in verdicts else ""
     message = [f"{'; '.join(told)}, on {_images(shares, shifts)}", remark, "all must hold" if len(told) > 1 else ""]
     value, interval = values[0]
@@ -87,14 +88,6 @@ def _interval(figures: NDArray[np.float64], confidence: float) -> Interval | Non
     """Return the bootstrap's interval; None where so many resamples have no figure that it has no end."""
     interval = percentile_interval(figures[1:], confidence)
     return interval if isfinite(interval.low) and isfinite(interval.high) else None
-
-
-def _decided(bound: Bound, interval: Interval | None) -> Verdict:
-    if interval is None:
-        return "incomplete"
-    if bound.kind == "min":
-        return "pass" if interval.low >= bound.limit else "fail" if interval.high < bound.limit else "undecided"
-    return "pass" if interval.high <= bound.limit else "fail" if interval.low > bound.limit else "undecided"
 
 
 def _told(bound: Bound, value: float | None, interval: Interval | None, undefined: str) -> str:

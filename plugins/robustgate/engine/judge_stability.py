@@ -9,7 +9,7 @@ from typing import Any
 
 from robustgate.config import Policy
 from robustgate.core.components import StabilityRule
-from robustgate.core.records import Case, CaseResult, Finding, worst
+from robustgate.core.records import Case, CaseResult, Finding
 from robustgate.engine.judge import Counted, judge_case, waived
 from robustgate.statistics.proportion import Interval, clopper_pearson
 
@@ -45,7 +45,7 @@ def judge_stability(
         message=_told(details, changed, n, interval, rule.max),
     )
     finding = waived(finding, case.fields, policy, today)
-    return replace(result, findings=(finding,), verdict=worst([finding.verdict]))
+    return replace(result, findings=(finding,), verdict=finding.verdict)
 
 
 def _told(details: Mapping[str, Any], changed: int, n: int, interval: Interval, limit: float) -> str:

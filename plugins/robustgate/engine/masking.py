@@ -22,6 +22,7 @@ from robustgate.attacks.square import Square
 from robustgate.config import Masking
 from robustgate.core.components import Attack, Samples
 from robustgate.core.errors import MeasurementError
+from robustgate.core.images import take
 from robustgate.core.losses import cross_entropy
 from robustgate.core.records import Shift
 from robustgate.core.seeds import derive
@@ -131,8 +132,7 @@ def first_right(target: CountedTarget, samples: Samples, count: int, seed: int) 
             break
     if not len(found):
         raise MeasurementError(f"{target.name}: none of {len(samples)} samples is classified right: nothing to attack")
-    names = tuple(samples.names[row] for row in found)
-    return Samples(images=samples.images[found], labels=samples.labels[found], classes=samples.classes, names=names)
+    return take(samples, found)
 
 
 def worst(counts: Iterable[PairedCounts]) -> PairedCounts:

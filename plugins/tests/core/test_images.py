@@ -92,9 +92,9 @@ def test_samples_are_taken_and_joined_with_all_that_belongs_to_them(tmp_path: Pa
         images=mapped(tmp_path), labels=labels, classes=("a", "b", "c"), names=tuple(f"{row}" for row in range(10))
     )
     rows = np.array([9, 4])
-    both = join([take(samples, rows), samples])
+    both = join([take(samples, rows), samples], "files")
     np.testing.assert_array_equal(both.images[:], np.concatenate([ALL[rows], ALL]))
     assert both.labels.tolist() == [0, 1, *labels]
     assert both.names == ("9", "4", *samples.names)
     assert both.classes == samples.classes
-    assert join([samples]) is samples
+    assert join([samples], "files") is samples

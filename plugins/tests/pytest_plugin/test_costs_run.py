@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
 
 import pytest
+from own_process import findings, results, suite
 
 RULES = """
 [[policies.edge.rules]]
@@ -38,19 +35,6 @@ max_ratio = 1000.0
 batch = 8
 """
 FP25 = "tiny-fp25-day"
-
-
-def suite(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytest", "--pyargs", "robustness_tests", "-p", "no:cacheprovider", *words]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
-
-
-def results(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "robustgate-report" / "results.json").read_text())
-
-
-def findings(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
-    return {(one["subject"], one["rule"]): one for one in results(folder)["findings"]}
 
 
 def test_every_cost_is_measured_judged_and_reported(tiny) -> None:

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
+from own_process import findings, results, suite
 from typer.testing import CliRunner
 
 from robustgate.cli import app
@@ -41,19 +36,6 @@ partial = true
 FP25 = "tiny-fp25-day"
 # Without its weakest filter (0.1 of 3.1) the network sees an image as darker: the threshold moves up.
 PRUNED_THRESHOLD = 127.5 * 3.1 / 3.0
-
-
-def suite(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytest", "--pyargs", "robustness_tests", "-p", "no:cacheprovider", *words]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
-
-
-def results(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "robustgate-report" / "results.json").read_text())
-
-
-def findings(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
-    return {(one["subject"], one["rule"]): one for one in results(folder)["findings"]}
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])

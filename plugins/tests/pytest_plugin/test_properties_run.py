@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shlex
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from own_process import rows, suite
 
 RULE = """
 [[policies.edge.rules]]
@@ -20,16 +16,6 @@ max = {limit}
 transformations = {{ brightness = 0.2, shift = 1 }}
 """
 CASES = ("tiny-none-day-stability", "tiny-fp25-day-stability")
-
-
-def suite(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytest", "--pyargs", "robustness_tests", "-p", "no:cacheprovider", *words]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
-
-
-def rows(folder: Path) -> dict[str, dict[str, Any]]:
-    found = json.loads((folder / "robustgate-report" / "results.json").read_text())
-    return {case["name"]: case for case in found["cases"]}
 
 
 def changed(levels: np.ndarray, step: int) -> int:
