@@ -22,8 +22,9 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,8 @@ class Line:
 def ours(images: Pixels, name: str, severity: int, seed: int = 0, table: str = "auto") -> Pixels:
     """Return our images (N, H, W, 3), uint8, as the gate makes them."""
     component = shelf("corruptions").component(name)(table=table)
-    made = corrupted(torch.from_numpy(images).permute(0, 3, 1, 2), component, severity, seed, first=0, name=name)
+    levels, numbers = torch.from_numpy(images).permute(0, 3, 1, 2), np.arange(len(images))
+    made = corrupted(levels, component, severity, seed, numbers=numbers, name=name)
     return made.permute(0, 2, 3, 1).contiguous().numpy()
 
 
@@ -165,30 +167,24 @@ def judged(title: str, name: str, severity: int, figures: dict[str, float]) -> s
     return max(verdicts, key=("met", "untold", "MISSED").index)
 
 
-def fidelity(names: Sequence[str]) -> list[Line]:
+def fidelity(names: Sequence[str]) -> Iterator[Line]:
     """Compare at 32 px with the generator's arrays, at 224 px with the package.
 
     Of what draws, the generator made one draw of 32 images, which often cannot tell 3 %: at 32 px too it is compared
     with the package, whose settings are then those for 224 px, as ours.
     """
-    lines = []
     with np.load(DATA / "cifar10c_reference_32.npz", allow_pickle=False) as arrays, Published() as package:
         small, large = arrays["images"], large_images(LARGE_IMAGES)
         for name in names:
             for severity in SEVERITIES:
                 figures = beside_generator(small, arrays[name][severity - 1], name, severity)
-                lines.append(
-                    told(Line("32 px", name, str(severity), figures, judged("32 px", name, severity, figures)))
-                )
+                yield Line("32 px", name, str(severity), figures, judged("32 px", name, severity, figures))
             for title, images in (("32 px, 224's", small), ("224 px", large)):
                 if images is small and name in DETERMINISTIC:
                     continue
                 for severity in SEVERITIES:
                     figures = beside_package(images, package, name, severity)
-                    lines.append(
-                        told(Line(title, name, str(severity), figures, judged(title, name, severity, figures)))
-                    )
-    return lines
+                    yield Line(title, name, str(severity), figures, judged(title, name, severity, figures))
 
 
 def beside_generator(clean: Pixels, published: Pixels, name: str, severity: int) -> dict[str, float]:
@@ -217,12 +213,12 @@ def beside_package(clean: Pixels, package: Published, name: str, severity: int) 
             return {**figures, "draws": len(theirs.rows)}
 
 
-def accuracy(names: Sequence[str], draws: int) -> list[Line]:
+def accuracy(names: Sequence[str], draws: int) -> Iterator[Line]:
     """Compare the published ResNet-20's accuracy with that under the published generator, in points."""
     with (DATA / "cifar10c_reference_accuracy_resnet20.csv").open(newline="") as file:
         published = {(row["corruption"], int(row["severity"])): float(row["accuracy"]) for row in csv.DictReader(file)}
     subject, samples = network(), first_hundreds()
-    lines = []
+    cells = []
     for name in names:
         for severity in SEVERITIES:
             seeds = range(1 if name in DETERMINISTIC else draws)
@@ -230,14 +226,14 @@ def accuracy(names: Sequence[str], draws: int) -> list[Line]:
             apart = 100 * (statistics.mean(found) - published[name, severity])
             figures = {"ours": 100 * statistics.mean(found), "theirs": 100 * published[name, severity], "apart": apart}
             verdict = "met" if abs(apart) <= CELL else "MISSED"
-            lines.append(told(Line("accuracy", name, str(severity), figures, verdict)))
-    apart = [line.figures["apart"] for line in lines if line.name in BENCHMARK_CORRUPTIONS]
-    if len(apart) == len(BENCHMARK_CORRUPTIONS) * len(SEVERITIES):
-        mean = statistics.mean(apart)
-        figures = {"apart": mean, "mean_abs": statistics.mean(map(abs, apart))}
+            if name in BENCHMARK_CORRUPTIONS:
+                cells.append(apart)
+            yield Line("accuracy", name, str(severity), figures, verdict)
+    if len(cells) == len(BENCHMARK_CORRUPTIONS) * len(SEVERITIES):
+        mean = statistics.mean(cells)
+        figures = {"apart": mean, "mean_abs": statistics.mean(map(abs, cells))}
         verdict = "met" if abs(mean) <= AVERAGE else "MISSED"
-        lines.append(told(Line("accuracy", "average of the 75", "all", figures, verdict)))
-    return lines
+        yield Line("accuracy", "average of the 75", "all", figures, verdict)
 
 
 def first_hundreds() -> Samples:
@@ -256,9 +252,8 @@ def share(logits: Callable[[Any], Any], images: Pixels, samples: Samples) -> flo
     return right / len(images)
 
 
-def speed(names: Sequence[str], rounds: int, seconds: float = 0.15) -> list[Line]:
-    """Let both corrupt in turn; return the ratios, and their geometric mean over the benchmark's fifteen."""
-    lines = []
+def speed(names: Sequence[str], rounds: int, seconds: float = 0.15) -> Iterator[Line]:
+    """Let both corrupt in turn; tell the ratios, and their geometric mean over the benchmark's fifteen."""
     with Published() as package:
         for side, at_least in SPEEDS.items():
             images = pictures().images[:512] if side == 32 else large_images(32)
@@ -270,14 +265,13 @@ def speed(names: Sequence[str], rounds: int, seconds: float = 0.15) -> list[Line
                 }
                 ratios.append((name, figures["ratio"]))
                 verdict = "met" if figures["ratio"] >= SLOWEST else "MISSED"
-                lines.append(told(Line(f"speed {side} px", name, "1, 3, 5", figures, verdict)))
+                yield Line(f"speed {side} px", name, "1, 3, 5", figures, verdict)
             fifteen = [ratio for name, ratio in ratios if name in BENCHMARK_CORRUPTIONS]
             if len(fifteen) == len(BENCHMARK_CORRUPTIONS):
                 mean = statistics.geometric_mean(fifteen)
                 verdict = "met" if mean >= at_least else "MISSED"
                 figures = {"ratio": mean, "limit": at_least}
-                lines.append(told(Line(f"speed {side} px", "geometric mean of the 15", "1, 3, 5", figures, verdict)))
-    return lines
+                yield Line(f"speed {side} px", "geometric mean of the 15", "1, 3, 5", figures, verdict)
 
 
 def one_ratio(
@@ -303,23 +297,18 @@ def one_ratio(
     return {"ours": statistics.median(mine), "theirs": statistics.median(theirs), "ratio": ratio}
 
 
-MARKDOWN = False
-
-
-def told(line: Line) -> Line:
-    """Print a line and return it."""
+def show(line: Line, *, markdown: bool) -> None:
+    """Print a line, of a table in Markdown or of plain text."""
     figures = "  ".join(f"{key} {value:.4g}" for key, value in line.figures.items())
     cells = (line.part, line.name, line.severity, figures, line.verdict)
-    if MARKDOWN:
+    if markdown:
         print("| " + " | ".join(cells) + " |", flush=True)
     else:
         print(f"{line.part:<14} {line.name:<24} {line.severity:<8} {figures:<72} {line.verdict}", flush=True)
-    return line
 
 
 def main() -> int:
     """Measure, print, and say by the exit status whether all figures are kept."""
-    global MARKDOWN
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name in ("fidelity", "accuracy", "speed", "markdown"):
         parser.add_argument(f"--{name}", action="store_true")
@@ -332,16 +321,19 @@ def main() -> int:
         parser.error("ROBUSTGATE_DATA must name the folder of real data")
     if missing := set(arguments.only) - set(shelf("corruptions").names):
         parser.error(f"not on the shelf: {', '.join(sorted(missing))}")
-    MARKDOWN = arguments.markdown
     torch.set_num_threads(1)
     everything = not (arguments.fidelity or arguments.accuracy or arguments.speed)
-    lines = []
+    parts: list[Iterator[Line]] = []
     if everything or arguments.fidelity:
-        lines += fidelity(arguments.only)
+        parts.append(fidelity(arguments.only))
     if everything or arguments.accuracy:
-        lines += accuracy(arguments.only, arguments.draws)
+        parts.append(accuracy(arguments.only, arguments.draws))
     if everything or arguments.speed:
-        lines += speed(arguments.only, arguments.rounds)
+        parts.append(speed(arguments.only, arguments.rounds))
+    lines = []
+    for line in chain.from_iterable(parts):
+        show(line, markdown=arguments.markdown)
+        lines.append(line)
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(line) for line in lines], indent=1))
     missed = [line for line in lines if line.verdict == "MISSED"]

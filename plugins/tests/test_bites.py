@@ -56,7 +56,7 @@ def expected_verdicts(folder: Path) -> dict[str, str]:
             interval = binomtest(right, len(samples)).proportion_ci(0.99, method="exact")
             name = f"resnet8-none-{source}" + ("" if source == target else f"_to_{target}")
             found = set()
-            for floor in {rule.min for rule in plan.case_rules[name]}:
+            for floor in {rule.min for rule in plan.policies[0].case_rules[name]}:
                 found.add("pass" if interval.low >= floor else "fail" if interval.high < floor else "undecided")
             verdicts[name] = next(verdict for verdict in ("fail", "undecided", "pass") if verdict in found)
     return verdicts

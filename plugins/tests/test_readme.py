@@ -20,12 +20,17 @@ BLOCKS = re.findall(r"```toml\n(.*?)```", README, flags=re.DOTALL)
 
 
 def test_its_configuration_plans_as_it_stands(tmp_path: Path) -> None:
-    configuration, _, rule, _, _, _, waiver = BLOCKS
+    configuration, _, rule, _, _, _, policies = BLOCKS
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "resnet18-amazon.safetensors").touch()
     path = tmp_path / "robustgate.toml"
-    path.write_text(configuration + rule + waiver)
-    plan = make_plan(load(path))
+    path.write_text(configuration + rule + policies)
+    plan = make_plan(load(path), "edge,release")
+    edge, release = (judging.policy for judging in plan.policies)
+    assert (edge.scope, edge.early_stop, edge.on_undecided) == ("population", "confident", "pass")
+    assert (release.scope, release.early_stop) == ("population", False)
+    assert [rule.name for rule in release.case_rules] == ["holds", "no worse than the last release"]
+    assert [waiver.reason for waiver in release.waivers] == ["retraining, ticket 4711"]
     assert [case.name for case in plan.cases] == [
         "resnet18-none-amazon",
         "resnet18-none-amazon_to_webcam",
@@ -75,7 +80,7 @@ def test_its_domains_and_rules_over_shifts_plan_as_they_stand(tmp_path: Path) ->
     kinds = Counter((case.variant.compression, case.shift.kind) for case in plan.cases)
     assert kinds["int8", "corruption"] == 75
     assert kinds["int8", "domain_shift"] == kinds["int8", "stability"] == kinds["none", "stability"] == 1
-    assert {name: [rule.name for rule in found] for name, found in plan.run_rules.items()} == {
+    assert {name: [rule.name for rule in found] for name, found in plan.policies[0].run_rules.items()} == {
         "resnet20-int8-cifar10": ["no worse than the float network, over the benchmark"]
     }
 

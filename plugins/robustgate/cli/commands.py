@@ -1,4 +1,4 @@
-"""The commands: plan, run, compress, schema."""
+"""The commands: plan, lint, run, compress, schema; those about the baseline are in `baseline`."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from datetime import UTC, date, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
+from robustgate.cli.baseline import app as baseline
 from robustgate.config import find, load
 from robustgate.core.errors import RobustgateError, listing, nearest
 from robustgate.core.records import REFERENCE
+from robustgate.engine.judging import Judging
+from robustgate.engine.lint import lint as lint_policies
 from robustgate.engine.plan import Plan, make_plan
 from robustgate.engine.results import VARIANT_TESTS, rules_of
 
@@ -25,20 +30,34 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(baseline, name="baseline")
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="The configuration; default: robustgate.toml or pyproject.toml here.")
 ]
-PolicyOption = Annotated[str | None, typer.Option("--policy", help="The policy, instead of gate.policy.")]
+PolicyOption = Annotated[
+    str | None, typer.Option("--policy", help="The policy, or several: edge,cloud; instead of gate.policy.")
+]
 
 
 @app.command()
-def plan(config: ConfigOption = None, policy: PolicyOption = None, names: bool = False) -> None:
+def plan(
+    config: ConfigOption = None,
+    policy: PolicyOption = None,
+    names: bool = False,
+    power: Annotated[
+        bool, typer.Option("--power", help="Show what the test set can resolve; reads its labels.")
+    ] = False,
+    disagreement: Annotated[
+        float, typer.Option(min=0, max=1, help="For --power: the share of images on which two variants disagree.")
+    ] = 0.06,
+) -> None:
     """Show what a run would measure and judge, without measuring anything.
 
     Example: robustgate plan --config robustgate.toml --names
     """
     made = _plan(config, policy)
-    typer.echo(f"{made.configuration.source}: policy {made.policy.name}")
+    several = len(made.policies) > 1
+    typer.echo(f"{made.configuration.source}: {'policies' if several else 'policy'} {', '.join(made.policy_names)}")
     kinds = Counter(case.shift.kind for case in made.cases)
     typer.echo(f"{len(made.cases):,} cases: " + ", ".join(f"{count:,} {kind}" for kind, count in kinds.items()))
     compressions = Counter(variant.compression for variant in made.variants)
@@ -46,23 +65,58 @@ def plan(config: ConfigOption = None, policy: PolicyOption = None, names: bool =
     for compression, count in compressions.items():
         chain = " → ".join(_steps(made, compression)) or "as trained"
         typer.echo(f"  {compression:<24} {count:>3}  {chain}")
-    typer.echo("rules:")
-    for rule in made.policy.case_rules:
-        typer.echo(f"  {rule.name!r} judges {sum(rule in rules for rules in made.case_rules.values()):,} cases")
-    for run_rule in made.policy.run_rules:
-        variants = sum(run_rule in rules for rules in made.run_rules.values())
-        searched = sum(run_rule is rule for rule in made.stability_rules.values())
-        typer.echo(f"  {run_rule.name!r} judges {variants + searched:,} variants")
-    unruled = len(made.cases) - len(made.case_rules) - len(made.stability_rules)
+    for judging in made.policies:
+        typer.echo(f"rules of policy {judging.policy.name}:" if several else "rules:")
+        for line in _rules(judging):
+            typer.echo(f"  {line}")
+    unruled = sum(not any(judging.judges(case) for judging in made.policies) for case in made.cases)
     if unruled:
         typer.echo(f"  {unruled:,} cases are measured under no rule")
+    for line in lint_policies(made, _today()):
+        typer.echo(f"warning: {line}")
     if names:
         for case in made.cases:
             typer.echo(f"test_{case.shift.kind}[{case.name}]")
         for variant in made.variants:
             for kind in VARIANT_TESTS:
-                if rules_of(kind, made.run_rules.get(variant.name, ())):
+                if rules_of(kind, made.rules_on(variant)):
                     typer.echo(f"test_{kind}[{variant.name}]")
+    if power:
+        from robustgate.cli.power import show_power
+
+        try:
+            show_power(made, disagreement, Console())
+        except RobustgateError as error:
+            typer.echo(f"robustgate: {error}", err=True)
+            raise typer.Exit(4) from error
+
+
+@app.command()
+def lint(
+    config: ConfigOption = None,
+    policy: PolicyOption = None,
+    data: Annotated[
+        bool, typer.Option("--data", help="Count the samples too: too few of them cannot prove a high floor.")
+    ] = False,
+) -> None:
+    """Name rules that nothing can break or satisfy, and waivers that excuse nothing; exit status 1 where there are any.
+
+    Example: robustgate lint --policy edge,cloud
+    """
+    made = _plan(config, policy)
+    sizes: dict[str, int] = {}
+    if data:
+        from robustgate.cli.power import sample_counts
+
+        try:
+            sizes = sample_counts(made)
+        except RobustgateError as error:
+            typer.echo(f"robustgate: {error}", err=True)
+            raise typer.Exit(4) from error
+    found = lint_policies(made, _today(), sizes)
+    for line in found or ["nothing found"]:
+        typer.echo(line)
+    raise typer.Exit(1 if found else 0)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -74,7 +128,7 @@ def run(context: typer.Context, config: ConfigOption = None, policy: PolicyOptio
     made = _plan(config, policy)
     words = [sys.executable, "-m", "pytest", "--pyargs", "robustness_tests"]
     words += ["--robustgate-config", str(made.configuration.source)]
-    words += ["--robustgate-policy", made.policy.name, *context.args]
+    words += ["--robustgate-policy", ",".join(made.policy_names), *context.args]
     raise typer.Exit(subprocess.run(words, check=False).returncode)  # noqa: S603 - our own interpreter, no shell
 
 
@@ -118,6 +172,23 @@ def schema(of: Annotated[str, typer.Argument(help="results")] = "results") -> No
     if of != "results":
         raise typer.BadParameter(f"no schema {of!r}; known: {listing(['results'])}")
     typer.echo(json.dumps(json_schema(), indent=2))
+
+
+def _today() -> date:
+    return datetime.now(UTC).date()
+
+
+def _rules(judging: Judging) -> list[str]:
+    """Return how much each rule of a policy judges."""
+    lines = []
+    for rule in judging.policy.case_rules:
+        cases = sum(rule in rules for rules in judging.case_rules.values())
+        lines.append(f"{rule.name!r} judges {cases:,} cases")
+    for run_rule in judging.policy.run_rules:
+        variants = sum(run_rule in rules for rules in judging.run_rules.values())
+        searched = sum(run_rule is rule for rule in judging.stability_rules.values())
+        lines.append(f"{run_rule.name!r} judges {variants + searched:,} variants")
+    return lines
 
 
 def _steps(made: Plan, compression: str) -> list[str]:

@@ -6,30 +6,21 @@ import hashlib
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from itertools import permutations, product
 from pathlib import Path
 from typing import Any
 
 from robustgate.config.chains import ChainReader
-from robustgate.config.values import (
-    CaseRule,
-    Configuration,
-    Corruptions,
-    Gate,
-    Masking,
-    Model,
-    Pair,
-    Policy,
-    RunRule,
-    Shifts,
-    Waiver,
-)
+from robustgate.config.policies import PolicyReader, choose
+from robustgate.config.values import Configuration, Corruptions, Gate, Masking, Model, Pair, Shifts
 from robustgate.core.benchmark import BENCHMARK_CORRUPTIONS
 from robustgate.core.catalog import shelf
 from robustgate.core.errors import ConfigurationError, listing
-from robustgate.core.records import WHERE_CASE, WHERE_VARIANT
 
 TABLES = ["gate", "domains", "models", "compressions", "shifts", "attacks", "masking", "policies"]
+# Given as in the file, so that they are made absolute like those that are there.
+DEFAULT_PATHS = {field.name: str(field.default) for field in fields(Gate) if isinstance(field.default, Path)}
 NAME = re.compile(r"[A-Za-z0-9_.]+")
 
 
@@ -74,7 +65,7 @@ def _read(path: Path) -> tuple[bytes, dict[str, Any]]:
         raise ConfigurationError([f"{path}: not valid TOML: {error}"]) from error
 
 
-class _Loader(ChainReader):
+class _Loader(ChainReader, PolicyReader):
     """Reads one document, table by table, then checks the names that one table uses of another."""
 
     def __init__(self, document: Mapping[str, Any], source: Path) -> None:
@@ -85,7 +76,8 @@ class _Loader(ChainReader):
     def configuration(self, sha256: str) -> Configuration | None:
         for key in self.document.keys() - set(TABLES):
             self.unknown("", key, TABLES)
-        gate = self.read(Gate, {"cache": ".robustgate", **self.document.get("gate", {})}, "gate")
+        given = self.table(self.document.get("gate", {}), "gate")
+        gate = self.read(Gate, DEFAULT_PATHS | given, "gate") if given is not None else None
         domains = {
             name: self.component("domains", table, place, key="kind") for name, table, place in self.tables("domains")
         }
@@ -99,7 +91,7 @@ class _Loader(ChainReader):
         named = {name: self.attack(table, place) for name, table, place in self.tables("attacks")}
         attacks, unions = self.unions(named)
         masking = self.read(Masking, self.document.get("masking", {}), "masking")
-        policies = {name: self.policy(name, table, place) for name, table, place in self.tables("policies")}
+        policies = self.policies({name: table for name, table, _ in self.tables("policies")})
         for required in ("domains", "models", "policies"):
             if not self.document.get(required):
                 self.complain("", f"missing table [{required}.<name>]: without it there is nothing to gate")
@@ -110,7 +102,8 @@ class _Loader(ChainReader):
         if shifts and shifts.corruptions:
             self.check_stored(shifts.corruptions, corruptions, domains, sources)
         if gate and gate.policy is not None:
-            self.known(gate.policy, policies, "gate.policy", "policy")
+            for problem in choose(gate.policy, policies)[1]:
+                self.complain("gate.policy", problem)
         if self.problems or gate is None or shifts is None or masking is None:
             return None
         return Configuration(
@@ -218,49 +211,6 @@ class _Loader(ChainReader):
                 lacking = (benchmark.missing(*wanted) for wanted in product(names, table.severities))
                 if problem := next(filter(None, lacking), None):
                     self.complain(place, f"domains.{name}: {problem}")
-
-    def policy(self, name: str, value: object, place: str) -> Policy | None:
-        table = self.table(value, place)
-        if table is None:
-            return None
-        raw_rules, raw_waivers = table.pop("rules", None), table.pop("waivers", [])
-        if not isinstance(raw_rules, list) or not raw_rules:
-            self.complain(place, f"has no [[{place}.rules]]: it would pass everything")
-            return None
-        rules = [self.rule(rule, f"{place}.rules[{index}]") for index, rule in enumerate(raw_rules)]
-        waivers = [self.read(Waiver, waiver, f"{place}.waivers[{index}]") for index, waiver in enumerate(raw_waivers)]
-        names = [rule.name for rule in rules if rule]
-        for twice in sorted({rule for rule in names if names.count(rule) > 1}):
-            self.complain(f"{place}.rules", f"two rules are called {twice!r}")
-        for index, waiver in enumerate(waivers):
-            self.check_where(waiver.where if waiver else {}, WHERE_CASE, f"{place}.waivers[{index}].where")
-        return self.read(
-            Policy,
-            table,
-            place,
-            name=name,
-            case_rules=tuple(rule for rule in rules if isinstance(rule, CaseRule)),
-            run_rules=tuple(rule for rule in rules if isinstance(rule, RunRule)),
-            waivers=tuple(waiver for waiver in waivers if waiver),
-        )
-
-    def rule(self, value: object, place: str) -> CaseRule | RunRule | None:
-        table = self.table(value, place)
-        if table is None:
-            return None
-        if "rule" not in table:
-            rule = self.read(CaseRule, table, place)
-            self.check_where(rule.where if rule else {}, WHERE_CASE, f"{place}.where")
-            return rule
-        own = {key: table.pop(key) for key in ("name", "where") if key in table}
-        component = self.component("rules", table, place, key="rule")
-        run_rule = self.read(RunRule, own, place, component=component)
-        self.check_where(run_rule.where if run_rule else {}, WHERE_VARIANT, f"{place}.where")
-        return run_rule if component is not None else None
-
-    def check_where(self, where: Mapping[str, str], known: tuple[str, ...], place: str) -> None:
-        for key in where.keys() - set(known):
-            self.unknown(place, key, list(known))
 
 
 def _is_stored(domain: object) -> bool:

@@ -152,7 +152,8 @@ def _expected(hint: Any) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(_expected(option) for option in args if option is not type(None))
     if origin is Literal:
-        return "one of " + ", ".join(repr(choice) for choice in args) if len(args) > 1 else repr(args[0])
+        choices = [str(choice).lower() if isinstance(choice, bool) else repr(choice) for choice in args]
+        return "one of " + ", ".join(choices) if len(choices) > 1 else choices[0]
     if origin is tuple:
         return (
             f"a list of {_expected(args[0])}s" if len(args) == 2 and args[1] is Ellipsis else f"a list of {len(args)}"

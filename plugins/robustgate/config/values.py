@@ -20,7 +20,7 @@ from robustgate.core.components import (
     Union,
     VariantRule,
 )
-from robustgate.core.records import Verdict
+from robustgate.core.records import EarlyStop, Familywise, IntervalMethod, OnUndecided, Proof, Scope, Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,8 @@ class Gate:
 
     `threads` is the number of processor threads of each process. Thread counts change floating-point sums, and so,
     rarely, a prediction: it is fixed, so that every machine and every number of workers gives the same outcomes.
-    `cache` keeps artifacts and measurements by content hash.
+    `cache` keeps artifacts and measurements by content hash; `baseline` is the file of the accuracies that
+    ``max_drop_from = "baseline"`` compares with. `policy` may name several, with commas between: one run, each judging.
 
     Under attack: `batch` images go through a variant at once, by default as many as their size allows.
     `attack_seconds` of a case and `attack_queries` about a sample are caps: what exceeds one is an error, not a
@@ -42,6 +43,7 @@ class Gate:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = 1
     cache: Path = Path(".robustgate")
+    baseline: Path = Path("robustgate-baseline.json")
     batch: int | None = None
     attack_seconds: float = 3600.0
     attack_queries: int = 100_000
@@ -160,7 +162,7 @@ class CaseRule:
     metric: Literal["accuracy"] = "accuracy"
     min: float | None = None
     max_drop: float | None = None
-    max_drop_from: Literal["reference", "control"] = "reference"
+    max_drop_from: Literal["reference", "control", "baseline"] = "reference"
 
     def __post_init__(self) -> None:
         if self.min is None and self.max_drop is None:
@@ -189,7 +191,11 @@ class Waiver:
 
     def is_current(self, today: date) -> bool:
         """Say whether the waiver still holds; it does on its last day."""
-        return today <= self.until
+        return self.days_left(today) >= 0
+
+    def days_left(self, today: date) -> int:
+        """Return how many days are left after today: 0 on its last day, below once it has expired."""
+        return (self.until - today).days
 
     def __post_init__(self) -> None:
         if not self.where:
@@ -200,14 +206,29 @@ class Waiver:
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """The rules of one deployment. Intervals are two-sided, at `confidence`."""
+    """The rules of one deployment. Intervals are two-sided, at `confidence`.
+
+    `scope` says what the figures speak of: the test set itself, of which a figure measured in full is a fact, or the
+    population that it is a sample of. `early_stop` ends a case before all its samples are measured: once the rest
+    cannot turn the verdict ("certain"), or once a sequence of intervals that holds at every look is decided
+    ("confident"). `familywise` says whether `confidence` is that of all findings together (Holm) or of each.
+    `prove` says what must be proven: "good" fails all that is not proven good, "bad" passes all that is not proven
+    bad. Without it both must be proven, the rest is undecided, and `on_undecided` decides. `interval` is that of an
+    accuracy. A policy that `extends` another has all that it does not say itself from there.
+    """
 
     name: str
     case_rules: tuple[CaseRule, ...]
     run_rules: tuple[RunRule, ...]
     waivers: tuple[Waiver, ...] = ()
+    extends: str | None = None
     confidence: float = 0.99
-    on_undecided: Literal["fail", "pass"] = "fail"
+    scope: Scope = "test_set"
+    early_stop: EarlyStop = False
+    familywise: Familywise = "holm"
+    prove: Proof | None = None
+    on_undecided: OnUndecided = "fail"
+    interval: IntervalMethod = "clopper_pearson"
 
     def is_red(self, verdict: Verdict) -> bool:
         """Say whether a verdict fails its test."""
@@ -216,6 +237,10 @@ class Policy:
     def __post_init__(self) -> None:
         if not 0.5 < self.confidence < 1:
             raise ValueError(f"confidence must be a fraction above 0.5 and below 1, got {self.confidence:g}")
+        if self.interval != "clopper_pearson" and self.scope == "test_set":
+            raise ValueError(
+                f'interval = "{self.interval}" needs scope = "population": an accuracy on the test set itself is a fact'
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
@@ -507,7 +507,8 @@ class Bound:
     """A limit on one figure of an outcome rule.
 
     Figures are fractions and differences of fractions; printed they are percent, points, or of no unit, times 100.
-    `key` is what the configuration calls the limit where that is not its kind.
+    `key` is what the configuration calls the limit where that is not its kind. The figure lies in [`least`, `most`]: a
+    limit that nothing within them breaks, or nothing keeps, is one that `robustgate lint` names.
     """
 
     metric: str
@@ -515,6 +516,8 @@ class Bound:
     limit: float
     unit: Literal["%", "points", ""] = "%"
     key: str = ""
+    least: float = -inf
+    most: float = inf
 
 
 class Shares(Protocol):

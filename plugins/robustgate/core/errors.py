@@ -6,7 +6,8 @@
     ├── ModelError             weights, factory or artifact do not fit
     ├── CompressionError       a step cannot do what it was asked
     ├── MeasurementError       a case cannot be measured
-    └── ResultsError           a results file is damaged or of another kind
+    ├── ResultsError           a results file is damaged or of another kind
+    └── BaselineError          there is no accepted outcome that a case can be compared with
 
 A message says where, what was expected, what was found and, for a name, the nearest one that exists.
 """
@@ -53,6 +54,10 @@ class MeasurementError(RobustgateError):
 
 class ResultsError(RobustgateError):
     """A results file is damaged, or not of the schema that this version reads."""
+
+
+class BaselineError(RobustgateError):
+    """A baseline is missing, damaged or of another schema, or holds nothing that a case can be compared with."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

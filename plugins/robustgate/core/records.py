@@ -13,6 +13,13 @@ from typing import Any, Literal
 ShiftKind = Literal["clean", "domain_shift", "corruption", "adversarial", "masking", "stability"]
 LimitKind = Literal["min", "max", "max_drop"]
 Verdict = Literal["pass", "fail", "undecided", "incomplete", "waived", "error"]
+# The settings of a policy, as the configuration and the results have them.
+Scope = Literal["test_set", "population"]
+EarlyStop = Literal["certain", "confident", False]
+Familywise = Literal["holm", "none"]
+Proof = Literal["good", "bad"]
+OnUndecided = Literal["fail", "pass"]
+IntervalMethod = Literal["clopper_pearson", "wilson", "stratified_wilson"]
 
 REFERENCE = "none"
 CONTROL = "control"
@@ -115,13 +122,15 @@ def matches(where: Mapping[str, str], fields: Mapping[str, str]) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One rule applied to one case or variant.
+    """One rule of a policy applied to one case or variant.
 
     Accuracies and drops are fractions in [0, 1], sizes are bytes, times milliseconds. `low` and `high` are the interval
     at the policy's confidence; for a figure that is known exactly they equal `value`. All three are None where the
-    figure was not measured: the finding is then ``incomplete``.
+    figure was not measured: the finding is then ``incomplete``. `waiver` tells the waiver that is or was about it, and
+    `waiver_index` its place, from 0, among the waivers of the policy.
     """
 
+    policy: str
     rule: str
     subject: str
     metric: str
@@ -133,6 +142,7 @@ class Finding:
     verdict: Verdict
     against: str | None = None
     waiver: str | None = None
+    waiver_index: int | None = None
     message: str
 
 
@@ -169,9 +179,15 @@ class Picture:
 class CaseResult:
     """A case, measured and judged. A case that was not measured has no `value` and says why in `message`.
 
+    Where several policies judge, `findings` are those of all of them and `verdict` is the worst; the intervals of the
+    case itself are at the first one's confidence.
+
     `agreement` is the share of its samples on which it predicts the class that the reference predicts; `lost` are those
     that only the reference has right, `gained` those that only it has, and what is left to 1 both have wrong in
     different ways. None under attack, where the two see different images, and for the reference itself.
+
+    `data` is the hash of the data that it was measured on, and `right` says which of its samples came out right: a bit
+    for each, in the order in which they were drawn, deflated, in base64. None for a check of masking or stability.
     """
 
     name: str
@@ -200,6 +216,8 @@ class CaseResult:
     details: dict[str, Any] = field(default_factory=dict)
     pictures: tuple[Picture, ...] = ()
     measurement: str | None = None
+    data: str | None = None
+    right: str | None = None
     message: str = ""
     reproduce: str = ""
     seconds: float = 0.0
@@ -226,8 +244,8 @@ class CaseResult:
 class Timing:
     """How long a batch of images takes a variant, timed in turn with its reference, with nothing else running.
 
-    Medians over `rounds`, with their intervals at the policy's confidence; `ratio` is the median over the rounds of
-    the variant's time against the reference's.
+    Medians over `rounds`, with their intervals at the first policy's confidence; `ratio` is the median over the rounds
+    of the variant's time against the reference's.
     """
 
     batch: int
@@ -307,8 +325,30 @@ class OverallRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PolicyRecord:
+    """A policy that judged the run: its settings, how many of its findings came out how, and its verdict of the run.
+
+    `scope` is what was asked: of the test set itself, or of new data.
+    """
+
+    name: str
+    confidence: float
+    scope: Scope
+    early_stop: EarlyStop
+    familywise: Familywise
+    prove: Proof | None
+    on_undecided: OnUndecided
+    interval: IntervalMethod
+    findings: dict[Verdict, int]
+    verdict: Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """The run as a whole. `complete` says that every planned case was selected and measured."""
+    """The run as a whole. `complete` says that every planned case was selected and measured.
+
+    `policy` names the policies that judged it, with commas between, and `confidence` is the first one's.
+    """
 
     id: str
     started: str
@@ -318,6 +358,7 @@ class RunRecord:
     processor: str
     policy: str
     confidence: float
+    policies: tuple[PolicyRecord, ...]
     versions: dict[str, str]
     config: str
     config_sha256: str
@@ -330,11 +371,17 @@ class RunRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class WaiverRecord:
-    """A waiver of the policy, and how many findings it covers in this run."""
+    """A waiver, and how many findings it covers in this run; `index` is its place, from 0, among its policy's.
 
+    `days_left` counts from the day of the run to the last on which it holds: 0 on that day, below when it has expired.
+    """
+
+    policy: str
+    index: int
     where: dict[str, str]
     until: str
     reason: str
+    days_left: int
     expired: bool
     findings: int
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from robustgate.core.components import Attack, Samples
+from robustgate.core.errors import MeasurementError
 from robustgate.core.seeds import derive
 from robustgate.engine.arena import Arena, Batch, Caps
 from robustgate.engine.data import as_tensor
@@ -39,8 +41,8 @@ class Siege:
 
     `predictions` (N,) are the artifact's at the best point found, `norms` (N,) the size of that point's perturbation:
     infinite where none was found, zero where the sample was wrong without attack. `queries` and `gradients` (N,) are
-    what was spent; `felled_by_projection` counts the samples that only the projection of their point to eps felled.
-    The points of what fell go to `examples`.
+    what was spent; `projected` (N,) are the samples that only the projection of their point to eps felled. The points
+    of what fell go to `examples`.
     """
 
     def __init__(self, samples: Samples, clean: Tensor, examples: Examples | None = None) -> None:
@@ -51,7 +53,7 @@ class Siege:
         self.norms = np.zeros(len(samples), np.float32)
         self.norms[self.attacked] = np.inf
         self.queries, self.gradients = np.zeros(len(samples), np.int64), np.zeros(len(samples), np.int64)
-        self.felled_by_projection = 0
+        self.projected = np.zeros(len(samples), np.bool_)
 
     def take(self, batch: Batch, ledger: Ledger) -> None:
         """Take over what a walk has found."""
@@ -61,38 +63,24 @@ class Siege:
         self.predictions[rows[fell]] = ledger.predictions[ledger.fallen].cpu().numpy()
         self.norms[rows] = ledger.norms.cpu().numpy()
         self.queries[rows], self.gradients[rows] = ledger.queries.numpy(), ledger.gradients.numpy()
-        self.felled_by_projection += ledger.felled_by_projection
+        self.projected[rows[ledger.felled_by_projection.cpu().numpy()]] = True
         if self.examples is not None and fell.any():
             self.examples.add(rows[fell], ledger.points[ledger.fallen])
 
-    def details(self, attack: Attack) -> dict[str, Any]:
-        """Return the siege in figures, as JSON."""
-        labels, attacked = self.samples.labels, self.attacked
-        fallen = self.predictions[attacked] != labels[attacked]
-        norms = self.norms[attacked]
-        found: dict[str, Any] = {
-            "attacked": len(attacked),
-            "fallen": int(fallen.sum()),
-            "largest_norm": float(norms[fallen].max(initial=0.0)),
-            "queries": int(self.queries.sum()),
-            "gradients": int(self.gradients.sum()),
-        }
-        if attack.minimizes:
-            found["fallen_by_norm"] = found["fallen"] - self.felled_by_projection
-            found["curve"] = curve(self.norms, attack.eps)
-        return found
-
-    def outcome(self, details: dict[str, Any]) -> Outcome:
-        """Return the outcome of every sample."""
-        return Outcome(
+    def outcome(self, attack: Attack, twin: NDArray[np.float32] | None = None) -> Outcome:
+        """Return the outcome of every sample; `twin` (N,) as in `Outcome`."""
+        outcome = Outcome(
             labels=self.samples.labels,
             predictions=self.predictions,
-            details=details,
+            details={},
             norms=self.norms,
             queries=self.queries,
             gradients=self.gradients,
+            projected=self.projected,
+            twin=twin,
             examples=self.examples.places if self.examples is not None else None,
         )
+        return replace(outcome, details=siege_details(outcome, attack))
 
 
 def lay_siege(
@@ -105,14 +93,19 @@ def lay_siege(
     terms: Terms,
     progress: Progress,
     examples: Examples | None = None,
+    numbers: NDArray[np.int64] | None = None,
 ) -> Siege:
     """Attack every sample that is classified right; `clean` (N,) is what the artifact says to all as they are.
+
+    Each sample draws from a stream of its own, by its place in the split: `numbers` (N,), where the samples are not
+    the whole split.
 
     A sample has fallen when the artifact misclassifies a point within the budget that was asked about at any step; of
     a minimum-norm attack, when the smallest norm found is at most eps, or that point projected to the budget still
     fools. Raises MeasurementError.
     """
     siege = Siege(samples, clean, examples)
+    numbers = np.arange(len(samples)) if numbers is None else numbers
     size = terms.size or batch_size(samples)
     part, done = max(1, size // WALKS), len(samples) - len(siege.attacked)
 
@@ -120,7 +113,7 @@ def lay_siege(
         for start in range(0, len(siege.attacked), part):
             rows = siege.attacked[start : start + part]
             images, labels = as_tensor(samples, rows, target.subject.device)
-            seeds = [derive(seed, int(row)) for row in rows]
+            seeds = [derive(seed, int(number)) for number in numbers[rows]]
             yield Batch(numbers=torch.from_numpy(rows), images=images, labels=labels, seeds=seeds)
 
     def finished(batch: Batch, ledger: Ledger) -> None:
@@ -144,6 +137,7 @@ def measure_adversarial(
     *,
     terms: Terms | None = None,
     examples: Examples | None = None,
+    numbers: NDArray[np.int64] | None = None,
 ) -> Outcome:
     """Attack every sample that is classified right, and count on the artifact itself; see `lay_siege`.
 
@@ -153,11 +147,46 @@ def measure_adversarial(
     target = CountedTarget(subject, len(samples.classes), name, mixed=terms.mixed)
     clean = classify(target, samples)
     predictions = clean.argmax(dim=1)
-    siege = lay_siege(target, samples, predictions, attack, seed, terms=terms, progress=progress, examples=examples)
-    details = siege.details(attack)
-    if not subject.has_own_gradient and attack.needs_gradient:
-        details |= agreement(subject, samples, clean)
-    return siege.outcome(details)
+    siege = lay_siege(
+        target,
+        samples,
+        predictions,
+        attack,
+        seed,
+        terms=terms,
+        progress=progress,
+        examples=examples,
+        numbers=numbers,
+    )
+    by_twin = not subject.has_own_gradient and attack.needs_gradient
+    return siege.outcome(attack, twin_distance(subject, samples, clean) if by_twin else None)
+
+
+def siege_details(outcome: Outcome, attack: Attack) -> dict[str, Any]:
+    """Return what an attack did to N samples in figures, as JSON."""
+    norms, queries, gradients, projected = (
+        counted(array) for array in (outcome.norms, outcome.queries, outcome.gradients, outcome.projected)
+    )
+    attacked = norms > 0
+    fallen = attacked & ~outcome.correct
+    found: dict[str, Any] = {
+        "attacked": int(attacked.sum()),
+        "fallen": int(fallen.sum()),
+        "largest_norm": float(norms[fallen].max(initial=0.0)),
+        "queries": int(queries.sum()),
+        "gradients": int(gradients.sum()),
+    }
+    if attack.minimizes:
+        found["fallen_by_norm"] = int((fallen & ~projected).sum())
+        found["curve"] = curve(norms, attack.eps)
+    return found | twin_details(outcome)
+
+
+def counted(figures: NDArray[Any] | None) -> NDArray[Any]:
+    """Return an array of an attack's outcome. Raises MeasurementError where there is none."""
+    if figures is None:
+        raise MeasurementError("an outcome without norms and costs is none of an attack")
+    return figures
 
 
 def classify(target: CountedTarget, samples: Samples) -> Tensor:
@@ -178,14 +207,28 @@ def curve(norms: np.ndarray[Any, np.dtype[np.float32]], eps: float) -> dict[str,
     return {"eps": budgets, "accuracy": [float((norms > budget).mean()) for budget in budgets]}
 
 
-def agreement(subject: Subject, samples: Samples, clean: Tensor) -> dict[str, float]:
-    """Return the share of clean samples on which twin and artifact agree, and their largest logit difference."""
+def twin_distance(subject: Subject, samples: Samples, clean: Tensor) -> NDArray[np.float32]:
+    """Return how far (N,) the twin's logits are from the artifact's, `clean` (N, classes), on each clean sample.
+
+    The largest difference over the classes, and negative where the two predict different ones.
+    """
     twin, size = subject.differentiable(), batch_size(samples)
-    agree, difference = 0, 0.0
+    found = []
     with torch.no_grad():
         for start in range(0, len(samples), size):
             logits = twin(as_tensor(samples, slice(start, start + size), subject.device)[0])
             theirs = clean[start : start + size]
-            agree += int((logits.argmax(dim=1) == theirs.argmax(dim=1)).sum())
-            difference = max(difference, float((logits - theirs).abs().max()))
-    return {"twin_agreement": agree / len(samples), "twin_largest_difference": difference}
+            # Where both are equal they agree: zero has no sign to tell otherwise.
+            sign = 1 - 2 * (logits.argmax(dim=1) != theirs.argmax(dim=1)).float()
+            found.append((sign * (logits - theirs).abs().amax(dim=1)).float().cpu())
+    return torch.cat(found).numpy()
+
+
+def twin_details(outcome: Outcome) -> dict[str, float]:
+    """Return the share of clean samples on which twin and artifact agree, and their largest logit difference."""
+    if outcome.twin is None:
+        return {}
+    return {
+        "twin_agreement": float((outcome.twin >= 0).mean()),
+        "twin_largest_difference": float(np.abs(outcome.twin).max()),
+    }

@@ -57,6 +57,14 @@ class Library:
         """Return a hash of the images, labels and classes of a part; nothing is decoded for it."""
         return self._entry(domain, part)[1]
 
+    def size(self, domain: str, part: Part) -> int:
+        """Return how many samples a part has; nothing is decoded for it."""
+        return len(self._entry(domain, part)[0])
+
+    def target_size(self, source: str, target: str, part: Part = "whole") -> int:
+        """Return how many samples `target` gives."""
+        return len(self._matching(source, target, part).rows)
+
     def target(self, source: str, target: str, part: Part = "whole") -> Samples:
         """Return a part of `target` with its labels as the classes of `source`, matched by name.
 

@@ -14,7 +14,7 @@ PREFIX: dict[Verdict, str] = {
 }
 
 
-def explain(result: CaseResult, policy: str) -> str:
+def explain(result: CaseResult) -> str:
     """Return the case, its figures, every rule that did not pass, the classes that lost most, how to run it again."""
     heading = f"{result.model} / {result.compression} / {result.source} {result.shift.phrase}"
     lines = [heading]
@@ -22,7 +22,7 @@ def explain(result: CaseResult, policy: str) -> str:
         lines.append(f"  {result.message}")
     else:
         lines.append(f"  {_figures(result)}")
-    lines += [f"  {told(finding, policy)}" for finding in result.findings if finding.verdict != "pass"]
+    lines += [f"  {told(finding)}" for finding in result.findings if finding.verdict != "pass"]
     if result.most_lost:
         losses = (f"{loss.name} {100 * loss.reference:.0f} → {100 * loss.value:.0f} %" for loss in result.most_lost)
         lines.append(f"  most lost: {', '.join(losses)}")
@@ -38,15 +38,17 @@ def _figures(result: CaseResult) -> str:
         return f"{stand}: {value:.1f} % [{low:.1f}, {high:.1f}]"
     if result.shift.kind == "stability":
         return f"{result.correct:,} of {result.n:,} predictions stay as they are: {value:.1f} % [{low:.1f}, {high:.1f}]"
-    text = f"accuracy {value:.1f} % [{low:.1f}, {high:.1f}] on {result.n:,} images"
+    interval = "" if low == value == high else f" [{low:.1f}, {high:.1f}]"
+    images = f"{result.n:,}" if result.n == result.n_total else f"{result.n:,} of {result.n_total:,}"
+    text = f"accuracy {value:.1f} %{interval} on {images} images"
     if result.reference_value is not None and result.compression != "none":
         text += f"; the reference holds {100 * result.reference_value:.1f} %"
     return text
 
 
-def told(finding: Finding, policy: str) -> str:
+def told(finding: Finding) -> str:
     """Return a rule that did not pass, with its figures."""
     waiver = f" ({finding.waiver})" if finding.waiver else ""
     if finding.metric == MASKED_SHARE:
         return f"{PREFIX[finding.verdict]}{finding.rule}: {finding.message}{waiver}"
-    return f'{PREFIX[finding.verdict]}rule "{finding.rule}" of policy {policy}: {finding.message}{waiver}'
+    return f'{PREFIX[finding.verdict]}rule "{finding.rule}" of policy {finding.policy}: {finding.message}{waiver}'

@@ -8,32 +8,38 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from robustgate.config import RunRule
-from robustgate.core.components import OutcomeRule, Reading, StabilityRule, Timed
+from robustgate.config import Policy, RunRule
+from robustgate.core.components import OutcomeRule, Reading, Timed
 from robustgate.core.errors import ConfigurationError, RobustgateError
-from robustgate.core.records import REFERENCE, Case, CaseResult, Finding, Shift, Variant, VariantRecord
+from robustgate.core.records import REFERENCE, Case, CaseResult, Finding, Picture, Shift, Variant, VariantRecord
 from robustgate.core.seeds import derive
+from robustgate.engine import family
 from robustgate.engine.artifacts import Foundry
+from robustgate.engine.baseline import WITHOUT_STANDARD, Standards
 from robustgate.engine.data import Library, as_tensor
 from robustgate.engine.examples import export
-from robustgate.engine.judge import Counted, judge_case, judge_variant
+from robustgate.engine.judge import joined, judge_case, judge_variant
 from robustgate.engine.judge_masking import judge_masking
 from robustgate.engine.judge_overall import judge_overall, unjudged
 from robustgate.engine.judge_stability import judge_stability
-from robustgate.engine.latency import Rounds, one_by_one, time_in_turn
+from robustgate.engine.judging import Judging
+from robustgate.engine.latency import Durations, Rounds, one_by_one, time_in_turn
 from robustgate.engine.measure import Outcome
+from robustgate.engine.measured import Measured
 from robustgate.engine.measurements import Measurements
 from robustgate.engine.memory import UNMEASURED, Probe, peak_memory
+from robustgate.engine.packed import pack
 from robustgate.engine.pictures import pictures
 from robustgate.engine.plan import Plan
-from robustgate.engine.results import rules_of
+from robustgate.engine.results import VariantTest, key, rules_of
 from robustgate.engine.shares import MeasuredShares, Predicted
+from robustgate.engine.stopping import Seen, Stopping
 from robustgate.engine.store import Store
 from robustgate.engine.subjects import Subject
 
@@ -42,7 +48,10 @@ BATCH = 32
 
 
 class Gate:
-    """Measures and judges the cases of a plan, each once; `progress` hears (case, samples done, samples in all)."""
+    """Measures and judges the cases of a plan, each once; `progress` hears (case, samples done, samples in all).
+
+    `is_selected` says which cases the run is about: a finding that is undecided by itself is judged beside theirs.
+    """
 
     def __init__(
         self,
@@ -51,6 +60,7 @@ class Gate:
         today: date,
         device: str | None = None,
         progress: Callable[[Case, int, int], None] | None = None,
+        is_selected: Callable[[Case], bool] = lambda _: True,
     ) -> None:
         configuration = plan.configuration
         self.plan = plan
@@ -61,6 +71,8 @@ class Gate:
         self.library = Library(configuration.domains, store, configuration.matchings.values())
         self.foundry = Foundry(configuration, plan.chains, store, self.library, self.device)
         self.measurements = Measurements(plan, self.foundry, progress)
+        standards = Standards(configuration.gate.baseline, configuration.gate.seed, set(map(key, plan.cases)))
+        self.stopping = Stopping(plan, self.measurements, standards, is_selected)
 
     def subject(self, variant: Variant) -> Subject:
         """Build or fetch a variant and load it. Raises RobustgateError."""
@@ -79,18 +91,22 @@ class Gate:
 
         Raises RobustgateError.
         """
-        rules, record = rules_of("cost", self._rules(variant)), self.record(variant)
-        if any(rule.component.measures == "memory" for rule in rules):
+        record = self.record(variant)
+        if any(rule.component.measures == "memory" for rule in self.plan.rules_on(variant)):
             record = replace(record, memory_bytes=peak_memory(self._probe(variant)))
         unmeasured = {"memory": UNMEASURED, None: "the weights in its file, or in its reference's, cannot be counted"}
-        return record, self._judged(record, variant, rules, unmeasured)
+        return record, self._judged(lambda _: record, variant, "cost", unmeasured)
 
     def overall(self, variant: Variant) -> tuple[VariantRecord, tuple[Finding, ...]]:
         """Apply the rules on a variant's outcomes over its shifts; the cases that they need are measured.
 
         Where one of them cannot be, the finding is incomplete and says why. Raises RobustgateError.
         """
-        findings = tuple(self._over_shifts(variant, rule) for rule in rules_of("overall", self._rules(variant)))
+        findings = tuple(
+            self._over_shifts(variant, rule, judging)
+            for judging in self.plan.policies
+            for rule in rules_of("overall", judging.run_rules.get(variant.name, ()))
+        )
         return self.record(variant), findings
 
     def latency(
@@ -101,24 +117,32 @@ class Gate:
         A single image, through `rounds`, and the batches that the rules name, or else 32. The caller sees to it that
         nothing else runs; where it cannot, `unmeasured` says why, and nothing is timed. Raises RobustgateError.
         """
-        rules, record = rules_of("latency", self._rules(variant)), self.record(variant)
+        record = self.record(variant)
+        durations: tuple[Durations, ...] = ()
         if not unmeasured:
+            rules = rules_of("latency", self.plan.rules_on(variant))
             sizes = {1, *(cast("Timed", rule.component).batch for rule in rules)}
             batches = {size: self._batch(variant.source, size) for size in (sizes if len(sizes) > 1 else {1, BATCH})}
             with steady(self.plan.configuration.gate.threads):
                 subjects = self.foundry.subject(variant), self.foundry.subject(reference_of(variant))
-                timings = time_in_turn(*subjects, batches, self.plan.policy.confidence, rounds)
-            record = replace(record, latency_ms=timings[0].median_ms, timings=timings)
-        return record, self._judged(record, variant, rules, {"latency": unmeasured})
+                strictest = max(judging.policy.confidence for judging in self.plan.policies)
+                durations = time_in_turn(*subjects, batches, strictest, rounds)
 
-    def _over_shifts(self, variant: Variant, rule: RunRule) -> Finding:
+        def timed(policy: Policy) -> VariantRecord:
+            timings = tuple(one.at(policy.confidence) for one in durations)
+            return replace(record, latency_ms=timings[0].median_ms, timings=timings) if timings else record
+
+        first = self.plan.policies[0].policy
+        return timed(first), self._judged(timed, variant, "latency", {"latency": unmeasured})
+
+    def _over_shifts(self, variant: Variant, rule: RunRule, judging: Judging) -> Finding:
         component = cast("OutcomeRule", rule.component)
         shifts = component.needs(self.plan.shifts(variant))
         try:
             shares = self._shares(variant, shifts, self.plan.references(variant.source) if component.standards else ())
         except RobustgateError as error:
-            return unjudged(variant, rule, str(error))
-        return judge_overall(variant, rule, shares, shifts, self.plan.policy, self.today)
+            return unjudged(variant, rule, judging.policy, str(error))
+        return judge_overall(variant, rule, shares, shifts, judging.policy, self.today, family.confidence(judging))
 
     def _shares(self, variant: Variant, shifts: Sequence[Shift], standards: Sequence[Variant]) -> MeasuredShares:
         """Measure a variant and its reference under some shifts, and the accuracies of other uncompressed models."""
@@ -137,14 +161,27 @@ class Gate:
         classes = self.library.samples(variant.source, "test").classes
         return MeasuredShares(classes=classes, predicted=predicted, accuracies=accuracies, seed=seed)
 
-    def _rules(self, variant: Variant) -> tuple[RunRule, ...]:
-        return self.plan.run_rules.get(variant.name, ())
-
     def _judged(
-        self, record: VariantRecord, variant: Variant, rules: tuple[RunRule, ...], unmeasured: Mapping[str | None, str]
+        self,
+        record: Callable[[Policy], VariantRecord],
+        variant: Variant,
+        test: VariantTest,
+        unmeasured: Mapping[str | None, str],
     ) -> tuple[Finding, ...]:
+        """Apply the rules of each policy that a test judges to what `record` tells, at that policy's confidence."""
         reference = self.record(reference_of(variant))
-        return judge_variant(record, reference, rules, self.plan.policy, self.today, unmeasured)
+        return tuple(
+            finding
+            for judging in self.plan.policies
+            for finding in judge_variant(
+                record(judging.policy),
+                reference,
+                rules_of(test, judging.run_rules.get(variant.name, ())),
+                judging.policy,
+                self.today,
+                unmeasured,
+            )
+        )
 
     def _probe(self, variant: Variant) -> Probe:
         artifact = self.foundry.artifact(variant)
@@ -168,30 +205,35 @@ class Gate:
         began = time.perf_counter()
         if self.progress:
             self.progress(case, 0, 0)  # its variant may have to be built first
-        rules = self.plan.case_rules.get(case.name, ())
         with steady(self.plan.configuration.gate.threads):
-            measured = self.measurements.of(case)
-            counted = self._counted(case)
-            opponents = {name: self._counted(opponent) for name, opponent in self.plan.opponents(case).items()}
-        judged = (rules, self.plan.policy, self.today)
-        if case.shift.kind == "masking":
-            tolerance = self.plan.configuration.masking.tolerance
-            result = judge_masking(case, counted, measured.outcome.details, tolerance, *judged)
-        elif case.shift.kind == "stability":
-            rule = self.plan.stability_rules[case.name]
-            given = (rule.name, cast("StabilityRule", rule.component), self.plan.policy, self.today)
-            result = judge_stability(case, counted, measured.outcome.details, *given)
-        else:
-            result = judge_case(case, counted, opponents, *judged)
+            seen = self.stopping.seen(case)
+            measured = self.measurements.of(case, upto=len(seen.counted.correct))
+            details = measured.outcome.details
+            result = joined([self._result(one, case, seen, details) for one in self.plan.policies])
+        counted = seen.counted
+        if case.shift.kind not in WITHOUT_STANDARD:
+            result = replace(result, data=self.measurements.data_digest(case), right=pack(counted.correct))
         seconds = round(time.perf_counter() - began, 3)
         return replace(
             result,
-            details=measured.outcome.details,
-            pictures=pictures(measured.folder, measured.outcome, self.measurements.samples(case)),
-            measurement=measured.folder.name,
+            details=details,
+            pictures=self._pictures(case, measured),
+            measurement=self.measurements.key(case),
             cached=measured.cached,
             seconds=seconds,
         )
+
+    def _result(self, judging: Judging, case: Case, seen: Seen, details: Mapping[str, Any]) -> CaseResult:
+        """Judge a measured case by one policy."""
+        rules, policy, counted = judging.case_rules.get(case.name, ()), judging.policy, seen.counted
+        if case.shift.kind == "masking":
+            tolerance = self.plan.configuration.masking.tolerance
+            return judge_masking(case, counted, details, tolerance, rules, policy, self.today)
+        if case.shift.kind == "stability":
+            rule = judging.stability_rules.get(case.name)
+            return judge_stability(case, counted, details, rule, policy, self.today)
+        confidence = self.stopping.confidence(judging, case, seen)
+        return judge_case(case, counted, seen.opponents, rules, policy, self.today, seen.no_baseline, confidence)
 
     def export_examples(self, case: Case, folder: Path) -> Path:
         """Write an attacked case's adversarial examples into ``folder/<case's name>.npz``; see `examples.export`.
@@ -199,18 +241,16 @@ class Gate:
         Returns the file. Raises RobustgateError.
         """
         with steady(self.plan.configuration.gate.threads):
-            measured = self.measurements.of(case)
+            measured, numbers = self.measurements.in_split_order(case, self.measurements.of(case))
         path = folder / f"{case.name}.npz"
-        export(measured.folder, measured.outcome, self.measurements.samples(case), path)
+        export(measured, self.measurements.samples(case), numbers, path)
         return path
 
-    def _counted(self, case: Case) -> Counted:
-        outcome = self.measurements.of(case).outcome
-        classes = self.library.samples(case.variant.source, "test").classes
-        # Under attack each variant sees images of its own, as in a search, and is asked about its own for masking.
-        same = case.shift.kind not in ("adversarial", "masking", "stability")
-        predictions = outcome.predictions if same else None
-        return Counted(correct=outcome.correct, labels=outcome.labels, classes=classes, predictions=predictions)
+    def _pictures(self, case: Case, measured: Measured) -> tuple[Picture, ...]:
+        if case.shift.kind not in ("adversarial", "stability"):
+            return ()
+        ordered, numbers = self.measurements.in_split_order(case, measured)
+        return pictures(ordered, self.measurements.samples(case), numbers)
 
 
 def reference_of(variant: Variant) -> Variant:

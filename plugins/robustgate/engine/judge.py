@@ -23,15 +23,16 @@ from robustgate.core.records import (
     matches,
     worst,
 )
-from robustgate.statistics.paired import PairedCounts, drop_interval
-from robustgate.statistics.proportion import Interval, clopper_pearson
+from robustgate.engine.bounds import Inference
+from robustgate.statistics.paired import PairedCounts
+from robustgate.statistics.proportion import Interval
 
 
 @dataclass(frozen=True, kw_only=True)
 class Counted:
-    """Which of N samples (N,) came out right, with their labels (N,) and the names of the classes.
+    """Which of the first n samples drawn (n,) came out right, the labels (N,) of all, and the names of the classes.
 
-    `predictions` (N,) only where another variant's can be compared with them: where both saw the same images.
+    `predictions` (n,) only where another variant's can be compared with them: where both saw the same images.
     """
 
     correct: NDArray[np.bool_]
@@ -41,8 +42,18 @@ class Counted:
 
     @property
     def accuracy(self) -> float:
-        """Share of samples that came out right."""
+        """Share of the samples measured that came out right."""
         return float(self.correct.mean())
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all samples are measured."""
+        return len(self.correct) == len(self.labels)
+
+    def first(self, count: int) -> Counted:
+        """Return what it was when only `count` samples were measured."""
+        predictions = None if self.predictions is None else self.predictions[:count]
+        return replace(self, correct=self.correct[:count], predictions=predictions)
 
 
 def judge_case(
@@ -52,23 +63,26 @@ def judge_case(
     rules: Sequence[CaseRule],
     policy: Policy,
     today: date,
+    no_baseline: str = "",
+    confidence: float | None = None,
 ) -> CaseResult:
     """Apply the rules of a policy to one measured case.
 
     `opponents` holds the same samples under "reference", and under "control" where there is one; drops are paired.
-    Every interval is two-sided at the policy's confidence: Clopper and Pearson's for an accuracy, Tango's for a
-    drop. A rule passes when its whole interval is on the right side of the limit, fails when it is on the wrong
-    side, and is `undecided` otherwise.
+    Under "baseline" they may be fewer, the first ones. Where there is none, what compares with it is `incomplete`,
+    no waiver turns that into a pass, and `no_baseline` says why.
+    A finding's interval is that of `Inference` at `confidence`, or else at the policy's; the row's own are at the
+    policy's. A rule passes when its whole interval is on the right side of the limit, fails when it is on the wrong
+    side, and is `undecided` otherwise: where nothing is left to measure, the policy may say who had to prove it.
     """
-    n, correct = len(counted.correct), int(counted.correct.sum())
-    interval = clopper_pearson(correct, n, policy.confidence)
-    findings = []
-    for rule in rules:
-        if rule.min is not None:
-            findings.append(_floor(case, rule, rule.min, counted.accuracy, interval))
-        if rule.max_drop is not None and rule.max_drop_from in opponents:
-            findings.append(_drop(case, rule, rule.max_drop, counted, opponents[rule.max_drop_from], policy))
-    judged = tuple(waived(finding, case.fields, policy, today) for finding in findings)
+    findings = findings_on(case, counted, opponents, rules, policy, no_baseline, confidence)
+    if counted.is_whole:
+        findings = tuple(concluded(finding, policy) for finding in findings)
+    judged = tuple(
+        finding if finding.value is None else waived(finding, case.fields, policy, today) for finding in findings
+    )
+    inference = Inference.of(policy)
+    interval = inference.accuracy(counted.correct, counted.labels)
     # Measured under no rule: nothing to fail, and the reports say so.
     verdict = worst(finding.verdict for finding in judged) if judged else "pass"
     result = replace(
@@ -76,13 +90,45 @@ def judge_case(
         value=counted.accuracy,
         low=interval.low,
         high=interval.high,
-        n=n,
-        n_total=n,
-        correct=correct,
+        n=len(counted.correct),
+        n_total=len(counted.labels),
+        correct=int(counted.correct.sum()),
         findings=judged,
     )
     reference = opponents.get("reference")
-    return result if reference is None else _compared(result, counted, reference, policy.confidence)
+    return result if reference is None else _compared(result, counted, reference, inference)
+
+
+def findings_on(
+    case: Case,
+    counted: Counted,
+    opponents: Mapping[str, Counted],
+    rules: Sequence[CaseRule],
+    policy: Policy,
+    no_baseline: str = "",
+    confidence: float | None = None,
+) -> tuple[Finding, ...]:
+    """Return what each rule says of a case, measured in part or in full; see `judge_case`."""
+    inference = Inference.of(policy, confidence)
+    findings = []
+    for rule in rules:
+        if rule.min is not None:
+            interval = inference.accuracy(counted.correct, counted.labels)
+            findings.append(_floor(case, rule, rule.min, counted.accuracy, interval, policy))
+        if rule.max_drop is not None and rule.max_drop_from in opponents:
+            opponent = opponents[rule.max_drop_from]
+            findings.append(_drop(case, rule, rule.max_drop, counted, opponent, policy, inference))
+        elif rule.max_drop is not None and rule.max_drop_from == "baseline":
+            findings.append(_without_baseline(case, rule, rule.max_drop, no_baseline, policy))
+    return tuple(findings)
+
+
+def concluded(finding: Finding, policy: Policy) -> Finding:
+    """Return a finding on all there is to measure: what is not proven goes against whoever had to prove it."""
+    if finding.verdict != "undecided" or policy.prove is None:
+        return finding
+    verdict: Verdict = "fail" if policy.prove == "good" else "pass"
+    return replace(finding, verdict=verdict, message=f"{finding.message}: not proven {policy.prove}")
 
 
 def judge_variant(
@@ -105,6 +151,7 @@ def judge_variant(
         value, interval = component.value(record, reference), component.interval(record, reference)
         low, high = interval or (None, None)
         finding = Finding(
+            policy=policy.name,
             rule=rule.name,
             subject=record.name,
             metric=component.metric,
@@ -149,14 +196,19 @@ def _told(component: VariantRule, value: float | None, interval: tuple[float, fl
 
 def paired(counted: Counted, reference: Counted) -> PairedCounts:
     """Count the samples that only one of two variants gets right. Raises ValueError where the samples differ."""
-    if not np.array_equal(counted.labels, reference.labels):
+    if len(counted.correct) != len(reference.correct) or not np.array_equal(counted.labels, reference.labels):
         raise ValueError("a drop is paired: both variants must be measured on the same samples, in the same order")
     return PairedCounts.of(reference.correct, counted.correct)
 
 
-def _compared(result: CaseResult, counted: Counted, reference: Counted, confidence: float) -> CaseResult:
+def _drop_interval(counted: Counted, reference: Counted, inference: Inference) -> Interval:
+    lost = reference.correct.astype(np.int8) - counted.correct.astype(np.int8)
+    return inference.drop(lost, len(counted.labels))
+
+
+def _compared(result: CaseResult, counted: Counted, reference: Counted, inference: Inference) -> CaseResult:
     pairs = paired(counted, reference)
-    drop = drop_interval(pairs, confidence)
+    drop = _drop_interval(counted, reference, inference)
     if counted.predictions is not None and reference.predictions is not None:
         agreement = float((counted.predictions == reference.predictions).mean())
         result = replace(result, agreement=agreement, lost=pairs.lost / pairs.n, gained=pairs.gained / pairs.n)
@@ -170,8 +222,9 @@ def _compared(result: CaseResult, counted: Counted, reference: Counted, confiden
     )
 
 
-def _floor(case: Case, rule: CaseRule, limit: float, value: float, interval: Interval) -> Finding:
+def _floor(case: Case, rule: CaseRule, limit: float, value: float, interval: Interval, policy: Policy) -> Finding:
     return Finding(
+        policy=policy.name,
         rule=rule.name,
         subject=case.name,
         metric=rule.metric,
@@ -181,15 +234,27 @@ def _floor(case: Case, rule: CaseRule, limit: float, value: float, interval: Int
         low=interval.low,
         high=interval.high,
         verdict=decided("min", limit, interval.low, interval.high),
-        message=f"min {100 * limit:.1f} %; the accuracy is {100 * value:.1f} "
-        f"[{100 * interval.low:.1f}, {100 * interval.high:.1f}]",
+        message=f"min {100 * limit:.1f} %; the accuracy is {_shown(value, interval)}",
     )
 
 
-def _drop(case: Case, rule: CaseRule, limit: float, counted: Counted, other: Counted, policy: Policy) -> Finding:
+def _drop(
+    case: Case,
+    rule: CaseRule,
+    limit: float,
+    counted: Counted,
+    other: Counted,
+    policy: Policy,
+    inference: Inference,
+) -> Finding:
+    held = ""
+    if rule.max_drop_from == "baseline" and len(other.correct) < len(counted.correct):  # that run stopped early
+        counted = counted.first(len(other.correct))
+        held = f" on the first {len(other.correct):,} samples, all that the baseline holds"
     pairs = paired(counted, other)
-    interval = drop_interval(pairs, policy.confidence)
+    interval = _drop_interval(counted, other, inference)
     return Finding(
+        policy=policy.name,
         rule=rule.name,
         subject=case.name,
         metric=rule.metric,
@@ -202,29 +267,66 @@ def _drop(case: Case, rule: CaseRule, limit: float, counted: Counted, other: Cou
         against=rule.max_drop_from,
         message=f"max_drop {100 * limit:.1f} points; the drop "
         + ("" if rule.max_drop_from == "reference" else f"from the {rule.max_drop_from} ")
-        + f"is {100 * pairs.drop:.1f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]",
+        + f"is {_shown(pairs.drop, interval)}{held}",
     )
+
+
+def _shown(value: float, interval: Interval) -> str:
+    """Return a figure in points with its interval, where it is not exact."""
+    exact = interval.low == value == interval.high
+    return f"{100 * value:.1f}" + ("" if exact else f" [{100 * interval.low:.1f}, {100 * interval.high:.1f}]")
+
+
+def _without_baseline(case: Case, rule: CaseRule, limit: float, why: str, policy: Policy) -> Finding:
+    return Finding(
+        policy=policy.name,
+        rule=rule.name,
+        subject=case.name,
+        metric=rule.metric,
+        limit_kind="max_drop",
+        limit=limit,
+        value=None,
+        low=None,
+        high=None,
+        verdict="incomplete",
+        against=rule.max_drop_from,
+        message=f"max_drop {100 * limit:.1f} points from the baseline; {why}",
+    )
+
+
+def sampled(policy: Policy) -> Policy:
+    """Return a policy as it judges what was measured on some samples of the test set, chosen once and for all."""
+    return replace(policy, scope="population", early_stop=False)
 
 
 def waived(finding: Finding, fields: Mapping[str, Any], policy: Policy, today: date) -> Finding:
     """Return a finding under the waivers of a policy: what would turn a test red, one that holds today waives."""
     if not policy.is_red(finding.verdict):
         return finding
-    covering = [waiver for waiver in policy.waivers if matches(waiver.where, fields)]
+    covering = [index for index, waiver in enumerate(policy.waivers) if matches(waiver.where, fields)]
     if not covering:
         return finding
     # The latest one: a waiver that was renewed may still stand there with its old day.
-    latest = max(covering, key=lambda waiver: waiver.until)
+    index = max(covering, key=lambda index: policy.waivers[index].until)
+    latest = policy.waivers[index]
     if latest.is_current(today):
-        return replace(finding, verdict="waived", waiver=f"until {latest.until}: {latest.reason}")
-    return replace(finding, waiver=f"expired on {latest.until}: {latest.reason}")
+        told = f"until {latest.until}: {latest.reason}"
+        return replace(finding, verdict="waived", waiver=told, waiver_index=index)
+    return replace(finding, waiver=f"expired on {latest.until}: {latest.reason}", waiver_index=index)
+
+
+def joined(results: Sequence[CaseResult]) -> CaseResult:
+    """Return the row of a case that several policies judged: the first one's, with the findings of all of them."""
+    findings = tuple(finding for result in results for finding in result.findings)
+    return replace(results[0], findings=findings, verdict=worst(result.verdict for result in results))
 
 
 def _most_lost(counted: Counted, reference: Counted, most: int = 2) -> tuple[ClassAccuracy, ...]:
     """Return the classes that lost the largest share of their samples, worst first."""
     losses = []
+    labels = counted.labels[: len(counted.correct)]
     for label, name in enumerate(counted.classes):
-        rows = counted.labels == label
+        rows = labels == label
         if rows.any():
             before, after = float(reference.correct[rows].mean()), float(counted.correct[rows].mean())
             losses.append(ClassAccuracy(name=name, n=int(rows.sum()), reference=before, value=after))

@@ -9,7 +9,7 @@ from typing import Any
 
 from robustgate.config import CaseRule, Policy
 from robustgate.core.records import MASKED_SHARE, Case, CaseResult, Finding, worst
-from robustgate.engine.judge import Counted, judge_case, waived
+from robustgate.engine.judge import Counted, judge_case, sampled, waived
 from robustgate.statistics.paired import PairedCounts, drop_interval
 from robustgate.statistics.proportion import Interval, clopper_pearson
 
@@ -84,7 +84,7 @@ def judge_masking(
 
     Raises ValueError where a check was not counted, or on other samples.
     """
-    result = replace(judge_case(case, counted, {}, rules, policy, today), metric="standing share")
+    result = replace(judge_case(case, counted, {}, rules, sampled(policy), today), metric="standing share")
     if "no_gradient" in details:
         return result
     counts = {name: PairedCounts(**found) for name, found in details["checks"].items()}
@@ -93,17 +93,18 @@ def judge_masking(
     if any(found.n != len(counted.correct) for found in counts.values()):
         raise ValueError(f"every check must be counted on the {len(counted.correct)} samples of the case")
     findings = tuple(
-        waived(_finding(case, name, counts[name], tolerance, policy.confidence), case.fields, policy, today)
+        waived(_finding(case, name, counts[name], tolerance, policy), case.fields, policy, today)
         for name in CHECKS
     )
     verdict = worst([result.verdict, *(finding.verdict for finding in findings)])
     return replace(result, findings=(*result.findings, *findings), verdict=verdict)
 
 
-def _finding(case: Case, name: str, counts: PairedCounts, tolerance: float, confidence: float) -> Finding:
-    interval = _interval(CHECKS[name], counts, confidence)
+def _finding(case: Case, name: str, counts: PairedCounts, tolerance: float, policy: Policy) -> Finding:
+    interval = _interval(CHECKS[name], counts, policy.confidence)
     fails = counts.drop > tolerance
     return Finding(
+        policy=policy.name,
         rule=f"masking: {name}",
         subject=case.name,
         metric=MASKED_SHARE,

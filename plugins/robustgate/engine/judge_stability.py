@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
-from typing import Any
+from typing import Any, cast
 
-from robustgate.config import Policy
+from robustgate.config import Policy, RunRule
 from robustgate.core.components import StabilityRule
 from robustgate.core.records import Case, CaseResult, Finding
-from robustgate.engine.judge import Counted, judge_case, waived
+from robustgate.engine.judge import Counted, judge_case, sampled, waived
 from robustgate.statistics.proportion import Interval, clopper_pearson
 
 
@@ -18,31 +18,34 @@ def judge_stability(
     case: Case,
     counted: Counted,
     details: Mapping[str, Any],
-    name: str,
-    rule: StabilityRule,
+    rule: RunRule | None,
     policy: Policy,
     today: date,
 ) -> CaseResult:
-    """Apply a stability rule, called `name`, to the search that was made for it.
+    """Apply a policy's stability rule, where it has one, to the search that was made for it.
 
     `counted` says which predictions stayed under what `details` call the mildest transformation. The figure is that of
     the samples asked about, and the rule fails where it itself is above the limit: the search looked at many
     transformations, and the interval, which is told beside it, speaks of this one alone.
     """
-    result = replace(judge_case(case, counted, {}, (), policy, today), metric="unchanged share")
+    result = replace(judge_case(case, counted, {}, (), sampled(policy), today), metric="unchanged share")
+    if rule is None:
+        return result
+    limit = cast("StabilityRule", rule.component).max
     n, changed = len(counted.correct), int((~counted.correct).sum())
     interval = clopper_pearson(changed, n, policy.confidence)
     finding = Finding(
-        rule=name,
+        policy=policy.name,
+        rule=rule.name,
         subject=case.name,
         metric="changed share",
         limit_kind="max",
-        limit=rule.max,
+        limit=limit,
         value=changed / n,
         low=interval.low,
         high=interval.high,
-        verdict="fail" if changed / n > rule.max else "pass",
-        message=_told(details, changed, n, interval, rule.max),
+        verdict="fail" if changed / n > limit else "pass",
+        message=_told(details, changed, n, interval, limit),
     )
     finding = waived(finding, case.fields, policy, today)
     return replace(result, findings=(finding,), verdict=finding.verdict)

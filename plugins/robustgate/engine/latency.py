@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from statistics import median
 
 from torch import Tensor
@@ -23,6 +24,31 @@ WARM_UP_SECONDS, WARM_UP_ROUNDS = 0.2, 3
 SECONDS, MOST_ROUNDS, FEWEST_ROUNDS = 2.0, 300, 15
 
 
+@dataclass(frozen=True, kw_only=True)
+class Durations:
+    """The seconds that a variant and its reference took for a batch in each round."""
+
+    batch: int
+    seconds: tuple[float, ...]
+    reference: tuple[float, ...]
+
+    def at(self, confidence: float) -> Timing:
+        """Return the medians, with their intervals at a confidence."""
+        ratios = [ours / theirs for ours, theirs in zip(self.seconds, self.reference, strict=True)]
+        time_interval, ratio_interval = median_interval(self.seconds, confidence), median_interval(ratios, confidence)
+        return Timing(
+            batch=self.batch,
+            rounds=len(ratios),
+            median_ms=1e3 * median(self.seconds),
+            low_ms=1e3 * time_interval.low,
+            high_ms=1e3 * time_interval.high,
+            reference_ms=1e3 * median(self.reference),
+            ratio=median(ratios),
+            ratio_low=ratio_interval.low,
+            ratio_high=ratio_interval.high,
+        )
+
+
 def one_by_one(before: Program, program: Program, rounds: int) -> None:
     """Run both programs in turn."""
     for _ in range(rounds):
@@ -36,37 +62,20 @@ def time_in_turn(
     batches: Mapping[int, Tensor],
     confidence: float,
     rounds: Rounds = one_by_one,
-) -> tuple[Timing, ...]:
+) -> tuple[Durations, ...]:
     """Time a variant in turn with its reference on each of `batches`, by their number of images.
 
     The caller sees to it that nothing else runs. `rounds` runs the single image (another instrument may watch); larger
     batches run in a plain loop. Each is warmed up, then run for about two seconds, in at least as many rounds as an
     interval at `confidence` takes.
     """
-    timings = []
+    timed = []
     for batch, images in sorted(batches.items()):
         turn = _Turn(reference.runner(images), subject.runner(images))
         count = max(turn.rounds_in(SECONDS), fewest_values(confidence), FEWEST_ROUNDS)
         (rounds if batch == 1 else one_by_one)(turn.before, turn.program, count)
-        timings.append(timing(batch, turn.seconds, turn.reference_seconds, confidence))
-    return tuple(timings)
-
-
-def timing(batch: int, seconds: Sequence[float], reference: Sequence[float], confidence: float) -> Timing:
-    """Return medians and their intervals from the seconds that a variant and its reference took in each round."""
-    ratios = [ours / theirs for ours, theirs in zip(seconds, reference, strict=True)]
-    time_interval, ratio_interval = median_interval(seconds, confidence), median_interval(ratios, confidence)
-    return Timing(
-        batch=batch,
-        rounds=len(ratios),
-        median_ms=1e3 * median(seconds),
-        low_ms=1e3 * time_interval.low,
-        high_ms=1e3 * time_interval.high,
-        reference_ms=1e3 * median(reference),
-        ratio=median(ratios),
-        ratio_low=ratio_interval.low,
-        ratio_high=ratio_interval.high,
-    )
+        timed.append(Durations(batch=batch, seconds=tuple(turn.seconds), reference=tuple(turn.reference_seconds)))
+    return tuple(timed)
 
 
 class _Turn:

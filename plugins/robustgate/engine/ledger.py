@@ -41,9 +41,9 @@ class Ledger:
         return self.budget.contains(self.norms)
 
     @property
-    def felled_by_projection(self) -> int:
-        """How many samples fell only once their point was projected to the budget."""
-        return int(self.fallen[self._projected].sum())
+    def felled_by_projection(self) -> Tensor:
+        """Which samples (k,) fell only once their point was projected to the budget."""
+        return self._projected[self.fallen[self._projected]]
 
     def settled(self, rows: Tensor) -> Tensor:
         """Say for which samples nothing more is needed."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,18 +26,20 @@ PIXELS = 32 * 224 * 224
 # A corruption passes over its images many times: so many pixels of them stay in a processor's cache meanwhile.
 CACHED_PIXELS = 4 * 224 * 224
 
-ARRAYS = ("labels", "predictions", "norms", "queries", "gradients", "examples")
+ARRAYS = ("labels", "predictions", "norms", "queries", "gradients", "projected", "twin", "examples")
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What happened to each of N samples, in the order of their split. `details` is JSON.
+    """What happened to each of N samples. `details` is JSON, and says nothing of single samples.
 
     Under attack: `norms` (N,) of each sample's smallest adversarial perturbation found, infinite where none was, zero
-    where the sample was wrong already; `queries` and `gradients` (N,) spent on it; `examples` (N,) its place in
-    examples.npy, -1 where none is kept.
+    where the sample was wrong already; `queries` and `gradients` (N,) spent on it; `projected` (N,) says whether only
+    the projection to the budget felled it; `examples` (N,) its place in examples.npy, -1 where none is kept. `twin`
+    (N,) is how far the logits of an artifact's twin are from its own on the clean sample, negative where the two
+    predict different classes.
     """
 
     labels: NDArray[np.int64]
@@ -46,6 +48,8 @@ class Outcome:
     norms: NDArray[np.float32] | None = None
     queries: NDArray[np.int64] | None = None
     gradients: NDArray[np.int64] | None = None
+    projected: NDArray[np.bool_] | None = None
+    twin: NDArray[np.float32] | None = None
     examples: NDArray[np.int64] | None = None
 
     @property
@@ -53,10 +57,26 @@ class Outcome:
         """Which samples (N,) were classified right, and under attack stayed so."""
         return np.equal(self.predictions, self.labels)
 
+    @property
+    def arrays(self) -> dict[str, Any]:
+        """The arrays that there are, by name."""
+        arrays = {name: getattr(self, name) for name in ARRAYS}
+        return {name: array for name, array in arrays.items() if array is not None}
+
+    def take(self, rows: slice | NDArray[np.int64]) -> Outcome:
+        """Return the outcome of some of the samples, in the order of `rows`."""
+        return Outcome(**{name: array[rows] for name, array in self.arrays.items()}, details=self.details)
+
+    @staticmethod
+    def join(outcomes: Sequence[Outcome]) -> Outcome:
+        """Return the outcome of several samples after one another; `details` are those of the first."""
+        arrays = [one.arrays for one in outcomes]
+        joined = {name: np.concatenate([one[name] for one in arrays]) for name in arrays[0]}
+        return Outcome(**joined, details=outcomes[0].details)
+
     def save(self, path: Path) -> None:
         """Write the samples' outcomes as .npz of plain arrays."""
-        arrays = {name: getattr(self, name) for name in ARRAYS}
-        np.savez_compressed(path, **{name: array for name, array in arrays.items() if array is not None})
+        np.savez_compressed(path, **self.arrays)
 
     @staticmethod
     def load(path: Path, details: dict[str, Any]) -> Outcome:
@@ -77,17 +97,20 @@ def measure_natural(
     name: str,
     progress: Progress,
     corruption: tuple[Corruption, int, int] | None = None,
+    numbers: NDArray[np.int64] | None = None,
 ) -> Outcome:
     """Classify every sample; under `corruption` = (component, severity, seed), each image corrupted first.
 
     The corruption of an image depends on the seed and on its place in the split alone, so that every variant sees
-    the same corrupted images: the drop is paired. Raises MeasurementError.
+    the same corrupted images: the drop is paired. `numbers` (N,) are those places, where the samples are not the
+    whole split. Raises MeasurementError.
     """
+    numbers = np.arange(len(samples)) if numbers is None else numbers
     predictions, size = [], batch_size(samples)
     for start in range(0, len(samples), size):
         images, labels = as_levels(samples, slice(start, start + size), subject.device)
         if corruption is not None:
-            images = corrupted(images, *corruption, first=start, name=name)
+            images = corrupted(images, *corruption, numbers=numbers[start : start + size], name=name)
         images = images.contiguous().float().div_(255)
         logits = check_logits(subject.logits(images), len(labels), len(samples.classes), name)
         predictions.append(logits.argmax(dim=1).cpu())
@@ -95,11 +118,14 @@ def measure_natural(
     return Outcome(labels=samples.labels, predictions=torch.cat(predictions).numpy(), details={})
 
 
-def corrupted(levels: Tensor, component: Corruption, severity: int, seed: int, *, first: int, name: str) -> Tensor:
+def corrupted(
+    levels: Tensor, component: Corruption, severity: int, seed: int, *, numbers: NDArray[np.int64], name: str
+) -> Tensor:
     """Return corrupted images, clipped to [0, 1] and truncated to 8 bits as the published benchmarks are stored.
 
-    `levels` and the result are uint8 (N, 3, H, W) that lie in memory as (N, H, W, 3). The first image draws from the
-    stream of the sample `first`. Raises MeasurementError where a corruption gives another shape, NaN or infinity.
+    `levels` and the result are uint8 (N, 3, H, W) that lie in memory as (N, H, W, 3). `numbers` (N,) say which sample
+    of its split each is, and so which stream it draws from. Raises MeasurementError where a corruption gives another
+    shape, NaN or infinity.
     """
     height, width = levels.shape[-2:]
     size = max(1, CACHED_PIXELS // (height * width))
@@ -107,7 +133,7 @@ def corrupted(levels: Tensor, component: Corruption, severity: int, seed: int, *
     for start in range(0, len(levels), size):
         rows = slice(start, start + size)
         part, place = levels[rows], pixels[rows]
-        draws = SampleDraws([derive(seed, first + start + row) for row in range(len(part))], levels.device)
+        draws = SampleDraws([derive(seed, int(number)) for number in numbers[rows]], levels.device)
         if hasattr(component, "apply_to_levels"):
             changed = component.apply_to_levels(part, severity, draws)
             _check(changed, part, name, is_finite=changed.dtype == torch.uint8)

@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from robustgate.attacks.gradient_free import GradientFree
 from robustgate.core.components import Samples
 from robustgate.core.files import write_whole
+from robustgate.core.images import take
 from robustgate.core.records import Case, Variant
 from robustgate.core.seeds import derive
-from robustgate.engine.adversarial import Terms, measure_adversarial
+from robustgate.engine.adversarial import Terms, measure_adversarial, siege_details
 from robustgate.engine.arena import Caps
 from robustgate.engine.artifacts import Foundry
 from robustgate.engine.bench import isolated
@@ -23,7 +28,6 @@ from robustgate.engine.examples import Examples
 from robustgate.engine.figures import (
     FIGURES,
     Figure,
-    Part,
     measure_transferred,
     missing_gradient,
     worst_attack,
@@ -32,13 +36,36 @@ from robustgate.engine.figures import (
 from robustgate.engine.identity import component_identity
 from robustgate.engine.masking import MaskingChecks, measure_masking
 from robustgate.engine.measure import Outcome, Progress, measure_natural
+from robustgate.engine.measured import Joined, Measured, Part, Some
 from robustgate.engine.plan import Plan
 from robustgate.engine.processor import processor
 from robustgate.engine.stability import chosen, measure_stability
 from robustgate.engine.store import SEAL, code_version
 from robustgate.engine.subjects import fingerprint
 
+KIND = "measurements"
 OUTCOMES, DETAILS = "outcomes.npz", "details.json"
+# What has samples of its own choice, and is measured on all of them together.
+AT_ONCE = ("masking", "stability")
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Samples (n,) that are measured together: their `numbers` (n,) in the split, and `rows` (n,) among those drawn.
+
+    `first` were drawn before them.
+    """
+
+    samples: Samples
+    numbers: NDArray[np.int64]
+    first: int
+    rows: NDArray[np.int64]
+
+
+@lru_cache(maxsize=64)
+def drawing_order(seed: int, total: int) -> NDArray[np.int64]:
+    """Return the order in which `total` samples are drawn in a run of this seed."""
+    return np.random.Generator(np.random.PCG64DXSM(derive(seed, "drawing"))).permutation(total)
 
 
 class Measurements:
@@ -58,29 +85,108 @@ class Measurements:
             caps=Caps(queries=gate.attack_queries, seconds=gate.attack_seconds),
             mixed=gate.mixed_precision and foundry.device.type == "cuda",
         )
-        self._known: dict[str, Part] = {}
+        self._identities: dict[str, dict[str, Any]] = {}
+        self._parts_of: dict[str, list[Part]] = {}
+        self._latest: dict[str, Measured] = {}
 
-    def of(self, case: Case, figure: Figure | None = None) -> Part:
-        """Return a case's measurement, or that of one of its figures; measured where it is not kept.
+    def of(self, case: Case, figure: Figure | None = None, upto: int | None = None) -> Measured:
+        """Return the measurement of a case, or of one of its figures, on the first `upto` samples that are drawn.
 
+        On all of them where `upto` is not given. What is not kept is measured. Samples are in the order of `drawn`.
         Raises RobustgateError.
         """
-        name = f"{case.shift.kind}/{case.name}" + (f"/{figure}" if figure else "")
-        if name not in self._known:
-            samples = self.samples(case)
+        name, count = _name(case, figure), self.total(case) if upto is None else upto
+        latest = self._latest.get(name)
+        if latest is None or (case.shift.kind not in AT_ONCE and len(latest.outcome.labels) != count):
+            latest = self._latest[name] = self._measured(case, figure, count)
+        return latest
 
-            def build(folder: Path) -> None:
-                with isolated(derive(self.plan.configuration.gate.seed, "measure", case.name)):
-                    outcome = self._measure(case, samples, folder, figure)
-                outcome.save(folder / OUTCOMES)
-                write_whole(folder / DETAILS, json.dumps(outcome.details, sort_keys=True))
+    def total(self, case: Case) -> int:
+        """Return how many samples a case has in all; no image is decoded for it. Raises RobustgateError."""
+        if case.shift.kind == "stability":
+            return len(self.samples(case))
+        target = self._target(case)
+        if target is not None:
+            return self.library.target_size(case.variant.source, *target)
+        return self.library.size(case.variant.source, "test")
 
-            folder, cached = self.foundry.store.entry("measurements", self._identity(case, figure), build)
-            # What another worker of this run has measured meanwhile is not from before.
-            cached = cached and (folder / SEAL).stat().st_mtime < self.opened
-            details = json.loads((folder / DETAILS).read_text(encoding="utf-8"))
-            self._known[name] = Part(outcome=Outcome.load(folder / OUTCOMES, details), folder=folder, cached=cached)
-        return self._known[name]
+    def drawn(self, case: Case) -> NDArray[np.int64]:
+        """Return the places (N,) in their split of a case's samples, in the order in which they are drawn.
+
+        It depends on the run's seed and on N alone: all variants are asked about the same samples, and clean images
+        and corrupted ones are those of the same scenes. A search and a check for masking choose their own samples.
+        """
+        total = self.total(case)
+        if case.shift.kind in AT_ONCE:
+            return np.arange(total)
+        return drawing_order(self.plan.configuration.gate.seed, total)
+
+    def in_split_order(self, case: Case, measured: Measured) -> tuple[Some, NDArray[np.int64]]:
+        """Return what was measured of a case in the order of its split, and the samples' places in that."""
+        numbers = self.drawn(case)[: len(measured.outcome.labels)]
+        rows = np.argsort(numbers)
+        return Some(whole=measured, rows=rows), numbers[rows]
+
+    def key(self, case: Case) -> str:
+        """Return the name of the folder in the cache that holds what was measured of a case, or what it is made of."""
+        return self.foundry.store.place(KIND, self._identity(case)).name
+
+    def _measured(self, case: Case, figure: Figure | None, count: int) -> Measured:
+        if figure is None and (united := self._united(case)):
+            attacks = {name: self.of(*part, count) for name, part in united.items()}
+            if case.shift.attack in self.plan.configuration.unions:
+                return worst_attack(attacks, comparable=case.shift.norm is not None)
+            return worst_figure(attacks, self._component(case), self.missing_gradient(case.variant))
+        if case.shift.kind in AT_ONCE:
+            return self._part(case, figure, 0, count)
+        parts = self._kept_or_made(case, figure, count)
+        # A part that was measured for another policy may reach farther.
+        outcome = Outcome.join([part.outcome for part in parts]).take(slice(count))
+        if case.shift.kind == "adversarial":
+            outcome = replace(outcome, details=siege_details(outcome, self._component(case, figure)))
+        return Joined(parts=parts, outcome=outcome)
+
+    def _kept_or_made(self, case: Case, figure: Figure | None, count: int) -> tuple[Part, ...]:
+        """Return parts that, one after another, hold at least the first `count` samples drawn."""
+        parts = self._parts_of.setdefault(_name(case, figure), [])
+        covered = sum(len(part.outcome.labels) for part in parts)
+        kept = self._kept(case, figure) if covered < count else {}
+        while covered < count:
+            ends = kept.get(covered, count)
+            parts.append(self._part(case, figure, covered, ends))
+            covered = ends
+        reached = np.cumsum([0, *(len(part.outcome.labels) for part in parts)])
+        return tuple(part for part, before in zip(parts, reached[:-1], strict=True) if before < count)
+
+    def _kept(self, case: Case, figure: Figure | None) -> dict[int, int]:
+        """Return where each part that is kept begins, and where the longest of those ends."""
+        names = self.foundry.store.parts(KIND, self._identity(case, figure))
+        reaches = sorted((int(first), int(ends)) for first, _, ends in (name.partition("-") for name in names))
+        return dict(reaches)
+
+    def _part(self, case: Case, figure: Figure | None, first: int, ends: int) -> Part:
+        """Return the samples drawn from `first` on, before `ends`; what is measured is in the order of the split."""
+        order = self.drawn(case)[first:ends]
+        places = np.argsort(order)
+        numbers = order[places]
+        everything = self.samples(case)
+        samples = everything if len(numbers) == len(everything) else take(everything, numbers)
+
+        def build(folder: Path) -> None:
+            with isolated(derive(self.plan.configuration.gate.seed, "measure", case.name, first)):
+                outcome = self._measure(case, figure, Drawn(samples, numbers, first, first + places), folder)
+            outcome.save(folder / OUTCOMES)
+            write_whole(folder / DETAILS, json.dumps(outcome.details, sort_keys=True))
+
+        identity = self._identity(case, figure)
+        folder, cached = self.foundry.store.entry(KIND, identity, build, f"{first}-{ends}")
+        # What another worker of this run has measured meanwhile is not from before.
+        cached = cached and (folder / SEAL).stat().st_mtime < self.opened
+        details = json.loads((folder / DETAILS).read_text(encoding="utf-8"))
+        outcome = Outcome.load(folder / OUTCOMES, details)
+        if case.shift.kind not in AT_ONCE:
+            outcome = outcome.take(np.argsort(places))
+        return Part(outcome=outcome, folder=folder, cached=cached)
 
     def samples(self, case: Case) -> Samples:
         """Return the samples that a case is measured on."""
@@ -92,7 +198,7 @@ class Measurements:
             return chosen(samples, self._component(case).samples, self._seed(case))
         return samples
 
-    def _parts(self, case: Case) -> dict[str, tuple[Case, Figure | None]]:
+    def _united(self, case: Case) -> dict[str, tuple[Case, Figure | None]]:
         """Return what a case is the worst of, sample by sample; nothing where it is measured as it stands.
 
         That is the attacks of a union; or the figures of a white-box attack on an artifact whose gradient is not its
@@ -111,7 +217,8 @@ class Measurements:
     def _missing_gradient(self, variant: Variant) -> str | None:
         return missing_gradient(self.foundry.subject(variant), self.foundry.example(variant.source))
 
-    def _digest(self, case: Case) -> str:
+    def data_digest(self, case: Case) -> str:
+        """Return a hash of the images, labels and classes that a case is measured on."""
         target = self._target(case)
         if target is not None:
             return self.library.target_digest(case.variant.source, *target)
@@ -142,12 +249,18 @@ class Measurements:
         return GradientFree(eps=attack.eps, norm=attack.norm, queries=configuration.gate.gradient_free_queries)
 
     def _identity(self, case: Case, figure: Figure | None = None) -> dict[str, Any]:
+        name = _name(case, figure)
+        if name not in self._identities:
+            self._identities[name] = self._identified(case, figure)
+        return self._identities[name]
+
+    def _identified(self, case: Case, figure: Figure | None) -> dict[str, Any]:
         source = case.variant.source
         identity = {
             "artifact": self.foundry.artifact(case.variant).folder.name,
             # The code of a network is not in its file: a change of it shows in what it answers.
             "answers": fingerprint(self.foundry.subject(case.variant), self.foundry.example(source)),
-            "data": self._digest(case),
+            "data": self.data_digest(case),
             "classes": self.library.samples(source, "test").classes,
             "kind": case.shift.kind,
             "component": component_identity(self._component(case, figure)),
@@ -163,7 +276,7 @@ class Measurements:
             identity |= {"figure": figure, "batch": self.terms.size, "mixed_precision": self.terms.mixed}
         if figure == "transferred":
             identity["reference"] = self._identity(self.plan.opponents(case)["reference"])
-        if figure is None and (parts := self._parts(case)):
+        if figure is None and (parts := self._united(case)):
             identity["parts"] = {name: self._identity(*part) for name, part in parts.items()}
         return identity
 
@@ -182,13 +295,14 @@ class Measurements:
             names = (case.variant.name, figure, str(shift.norm), str(shift.eps))
         return derive(self.plan.configuration.gate.seed, shift.kind, *names)
 
-    def _measure(self, case: Case, samples: Samples, folder: Path, figure: Figure | None) -> Outcome:
-        subject, component, progress = self.foundry.subject(case.variant), self._component(case), self._progress(case)
+    def _measure(self, case: Case, figure: Figure | None, drawn: Drawn, folder: Path) -> Outcome:
+        subject, component = self.foundry.subject(case.variant), self._component(case, figure)
+        samples, progress = drawn.samples, self._progress(case, drawn.first)
         if case.shift.kind in ("adversarial", "stability"):
             height, width, channels = samples.images.shape[1:]
             with Examples(folder, len(samples), (channels, height, width)) as examples:
                 if case.shift.kind == "adversarial":
-                    return self._attacked(case, samples, figure, examples)
+                    return self._attacked(case, figure, drawn, progress, examples)
                 return measure_stability(subject, samples, case.name, progress, component, self._seed(case), examples)
         if case.shift.kind == "masking":
             missing, seed = self.missing_gradient(case.variant), self._seed(case)
@@ -197,7 +311,7 @@ class Measurements:
         target = self._target(case)
         generated = case.shift.corruption is not None and target is None
         corruption = (component, int(case.shift.severity or 0), self._seed(case)) if generated else None
-        outcome = measure_natural(subject, samples, case.name, progress, corruption)
+        outcome = measure_natural(subject, samples, case.name, progress, corruption, drawn.numbers)
         if generated and (caution := getattr(component, "caution", "")):
             outcome.details["caution"] = caution
         if target is not None:
@@ -206,18 +320,23 @@ class Measurements:
             outcome.details["stored_benchmark"] = target[0]
         return outcome
 
-    def _attacked(self, case: Case, samples: Samples, figure: Figure | None, examples: Examples) -> Outcome:
+    def _attacked(
+        self, case: Case, figure: Figure | None, drawn: Drawn, progress: Progress, examples: Examples
+    ) -> Outcome:
         component = self._component(case, figure)
-        if figure is None and (named := self._parts(case)):
-            parts = {name: self.of(*part) for name, part in named.items()}
-            if case.shift.attack in self.plan.configuration.unions:
-                return worst_attack(parts, comparable=case.shift.norm is not None, examples=examples)
-            return worst_figure(parts, component, self.missing_gradient(case.variant), examples)
-        given = (self.foundry.subject(case.variant), samples, case.name, self._progress(case), component)
+        given = (self.foundry.subject(case.variant), drawn.samples, case.name, progress, component)
         if figure == "transferred":
-            reference = self.of(self.plan.opponents(case)["reference"])
+            whole = self.of(self.plan.opponents(case)["reference"], upto=drawn.first + len(drawn.numbers))
+            reference = Some(whole=whole, rows=drawn.rows)
             return measure_transferred(*given, reference, terms=self.terms, examples=examples)
-        return measure_adversarial(*given, self._seed(case, figure), terms=self.terms, examples=examples)
+        seed = self._seed(case, figure)
+        return measure_adversarial(*given, seed, terms=self.terms, examples=examples, numbers=drawn.numbers)
 
-    def _progress(self, case: Case) -> Progress:
-        return lambda done, total: self.progress(case, done, total) if self.progress else None
+    def _progress(self, case: Case, first: int) -> Progress:
+        if case.shift.kind in AT_ONCE:
+            return lambda done, total: self.progress(case, done, total) if self.progress else None
+        return lambda done, _: self.progress(case, first + done, self.total(case)) if self.progress else None
+
+
+def _name(case: Case, figure: Figure | None) -> str:
+    return f"{case.shift.kind}/{case.name}" + (f"/{figure}" if figure else "")

@@ -91,7 +91,9 @@ def _by_corruption(rows: Sequence[CaseResult], values: NDArray[np.float64]) -> d
 
 
 def _all_measured(rows: Sequence[CaseResult]) -> bool:
-    return bool(rows) and all(row.value is not None and _base([row]) is not None for row in rows)
+    """Say whether there are rows, and all are measured in full, as are those that they are compared with."""
+    in_full = all(row.value is not None and row.n == row.n_total for row in rows)
+    return bool(rows) and in_full and all(_base([row]) is not None for row in rows)
 
 
 def _values(rows: Sequence[CaseResult]) -> NDArray[np.float64]:

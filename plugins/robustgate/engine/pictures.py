@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,8 @@ from PIL import Image
 
 from robustgate.core.components import Samples
 from robustgate.core.records import Picture
-from robustgate.engine.examples import read
 from robustgate.engine.measure import Outcome
+from robustgate.engine.measured import Measured
 
 # Pictures of one case, and the pixels of their longer side.
 MOST = 3
@@ -24,22 +23,28 @@ SIDE = 112
 GREY = 127.5
 
 
-def pictures(folder: Path, outcome: Outcome, samples: Samples) -> tuple[Picture, ...]:
-    """Return pictures of the first samples that fell, in the domain's order; `folder` is the measurement's."""
-    if outcome.examples is None:
+def pictures(measured: Measured, samples: Samples, numbers: NDArray[np.int64]) -> tuple[Picture, ...]:
+    """Return pictures of the first samples that fell, in the order in which they were measured.
+
+    `samples` are the split, `numbers` (N,) the places in it of those that were attacked.
+    """
+    rows = np.flatnonzero(measured.has_example)[:MOST]
+    if not len(rows):
         return ()
-    rows = np.flatnonzero(outcome.examples >= 0)[:MOST]
-    perturbed = read(folder, outcome.examples[rows]).transpose(0, 2, 3, 1)
-    return tuple(_picture(int(row), one, outcome, samples) for row, one in zip(rows, perturbed, strict=True))
+    perturbed = measured.points(rows).numpy().transpose(0, 2, 3, 1)
+    return tuple(
+        _picture(int(row), int(numbers[row]), one, measured.outcome, samples)
+        for row, one in zip(rows, perturbed, strict=True)
+    )
 
 
-def _picture(row: int, perturbed: NDArray[np.float32], outcome: Outcome, samples: Samples) -> Picture:
-    original = samples.images[row].astype(np.float32) / np.float32(255)
+def _picture(row: int, number: int, perturbed: NDArray[np.float32], outcome: Outcome, samples: Samples) -> Picture:
+    original = samples.images[number].astype(np.float32) / np.float32(255)
     difference = _strongest(perturbed - original)
     magnification = magnified(float(np.abs(difference).max()))
     return Picture(
         # A file's name may hold bytes that are no text; a report cannot.
-        name=samples.names[row].encode(errors="replace").decode(),
+        name=samples.names[number].encode(errors="replace").decode(),
         label=samples.classes[outcome.labels[row]],
         prediction=samples.classes[outcome.predictions[row]],
         norm=None if outcome.norms is None else float(outcome.norms[row]),

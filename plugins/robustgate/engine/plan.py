@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import isfinite
-from typing import Any, TypeVar
+from typing import Any
 
 from robustgate.compression.artifact import Artifact, runtime_of
-from robustgate.config import CaseRule, Configuration, Policy, RunRule, Step
-from robustgate.core.components import Attack, OutcomeRule, Recipe, Union
-from robustgate.core.errors import ConfigurationError, listing, nearest
-from robustgate.core.records import CONTROL, REFERENCE, Case, Shift, Variant, matches
-
-R = TypeVar("R", bound=CaseRule | RunRule)
+from robustgate.config import Configuration, Policy, RunRule, Step
+from robustgate.config.policies import choose
+from robustgate.core.components import Attack, Recipe, Union
+from robustgate.core.errors import ConfigurationError, listing
+from robustgate.core.records import CONTROL, REFERENCE, Case, Shift, Variant
+from robustgate.engine.judging import Judging, judgings, searches
 
 # The norms in which gradients are checked.
 CHECKED_NORMS = ("linf", "l2")
@@ -27,19 +27,34 @@ class Plan:
     """The cases of a run, in order, with what each needs.
 
     `chains` holds the steps of every compression, the gate's own among them; `controls` names for each compression
-    that fine-tunes the control that had the same fine-tuning; `case_rules` holds for each case, by its name, the
-    rules of the policy that judge it; `stability_rules` the one for which a stability case is planned.
+    that fine-tunes the control that had the same fine-tuning; `policies` are those that judge the run, each with what
+    its rules select, at least one.
     """
 
     configuration: Configuration
-    policy: Policy
+    policies: tuple[Judging, ...]
     variants: tuple[Variant, ...]
     cases: tuple[Case, ...]
     chains: Mapping[str, tuple[Step, ...]]
     controls: Mapping[str, str]
-    case_rules: Mapping[str, tuple[CaseRule, ...]]
-    run_rules: Mapping[str, tuple[RunRule, ...]]
-    stability_rules: Mapping[str, RunRule]
+
+    def policy(self, name: str) -> Policy:
+        """Return one of the policies that judge the run."""
+        return next(judging.policy for judging in self.policies if judging.policy.name == name)
+
+    @property
+    def policy_names(self) -> tuple[str, ...]:
+        """The names of the policies, in the order in which they were asked for."""
+        return tuple(judging.policy.name for judging in self.policies)
+
+    @property
+    def stability_rules(self) -> Mapping[str, RunRule]:
+        """For each stability case, a rule that it is planned for, by its name: those of all policies search alike."""
+        return {name: rule for judging in self.policies for name, rule in judging.stability_rules.items()}
+
+    def rules_on(self, variant: Variant) -> tuple[RunRule, ...]:
+        """Return the rules of all policies on a variant."""
+        return tuple(rule for judging in self.policies for rule in judging.run_rules.get(variant.name, ()))
 
     def opponents(self, case: Case) -> dict[str, Case]:
         """Return the cases that a drop of `case` may be taken from, by the name that `max_drop_from` gives them.
@@ -71,13 +86,13 @@ class Plan:
 
 
 def make_plan(configuration: Configuration, policy: str | None = None) -> Plan:
-    """Plan every variant under every shift, judged by one policy.
+    """Plan every variant under every shift, judged by one policy or several, with commas between their names.
 
     `policy` overrides the configuration's choice; where neither chooses, a single policy is taken. Raises
     ConfigurationError, with all that is found, for an unknown policy, two cases of one name, a pair that no model
     serves, and a rule or waiver that selects nothing.
     """
-    chosen = _choose_policy(configuration, policy)
+    chosen = _chosen(configuration, policy)
     controls, control_chains = _controls(configuration)
     chains = {REFERENCE: (), **control_chains, **configuration.compressions}
     variants = tuple(
@@ -87,65 +102,41 @@ def make_plan(configuration: Configuration, policy: str | None = None) -> Plan:
         for compression, steps in chains.items()
         if all(_serves(step, name, source) for step in steps)
     )
-    variants_by_name = {variant.name: variant for variant in variants}
-    searches, idle_searches = _assigned(
-        [rule for rule in chosen.run_rules if rule.component.measures == "stability"],
-        {name: variant.fields for name, variant in variants_by_name.items()},
-        lambda _, __: True,
-    )
+    searched, conflicts = searches(chosen, variants)
     cases = tuple(
         Case(variant=variant, shift=shift)
         for variant in variants
         for shift in (
             *_shifts(configuration, variant),
             *_checked(configuration, variant, chains[variant.compression]),
-            *map(_searched, searches.get(variant.name, ())),
+            *([_searched(searched[variant.name])] if variant.name in searched else []),
         )
     )
-    fields = {case.name: case.fields for case in cases}
-    by_name = {case.name: case for case in cases}
-    case_rules, idle_rules = _assigned(
-        chosen.case_rules, fields, lambda rule, name: _applies(rule, by_name[name], controls)
-    )
-    run_rules, idle_run_rules = _assigned(
-        [rule for rule in chosen.run_rules if rule.component.measures != "stability"],
-        {name: variant.fields for name, variant in variants_by_name.items()},
-        lambda rule, name: _says_something(rule, variants_by_name[name]),
-    )
-    idle = [
-        *idle_rules,
-        *idle_run_rules,
-        *idle_searches,
-        *_searched_twice(searches),
-        *_idle_waivers(chosen, fields),
-        *_without_outcomes(run_rules, cases),
-    ]
-    problems = [*_clashes(cases), *_idle_pairs(configuration), *(f"policies.{chosen.name}: {one}" for one in idle)]
+    policies, idle = judgings(chosen, variants, cases, controls)
+    problems = [*_clashes(cases), *_idle_pairs(configuration), *conflicts, *idle]
     if problems:
         raise ConfigurationError(problems, source=str(configuration.source))
     return Plan(
         configuration=configuration,
-        policy=chosen,
+        policies=policies,
         variants=variants,
         cases=cases,
         chains=chains,
         controls=controls,
-        case_rules=case_rules,
-        run_rules=run_rules,
-        stability_rules={case.name: searches[case.variant.name][0] for case in cases if case.shift.kind == "stability"},
     )
 
 
-def _choose_policy(configuration: Configuration, name: str | None) -> Policy:
+def _chosen(configuration: Configuration, names: str | None) -> list[Policy]:
     policies = configuration.policies
-    name = name or configuration.gate.policy or (next(iter(policies)) if len(policies) == 1 else None)
-    if name is None:
+    names = names or configuration.gate.policy or (next(iter(policies)) if len(policies) == 1 else None)
+    if names is None:
         raise ConfigurationError(
             [f"several policies and none chosen: set gate.policy or --robustgate-policy; known: {listing(policies)}"]
         )
-    if name not in policies:
-        raise ConfigurationError([f"no policy {name!r}{nearest(name, policies)}; known: {listing(policies)}"])
-    return policies[name]
+    chosen, problems = choose(names, policies)
+    if problems:
+        raise ConfigurationError(problems)
+    return [policies[name] for name in chosen]
 
 
 def _controls(configuration: Configuration) -> tuple[dict[str, str], dict[str, tuple[Step, ...]]]:
@@ -230,96 +221,11 @@ def _searched(rule: RunRule) -> Shift:
     return Shift(kind="stability", name="stability", detail=f"up to {limits}")
 
 
-def _searched_twice(searches: Mapping[str, tuple[RunRule, ...]]) -> list[str]:
-    return [
-        f"{' and '.join(f'rule {rule.name!r}' for rule in rules)} both search the stability of {name!r}: "
-        "narrow the `where` of one, a variant has one such case"
-        for name, rules in searches.items()
-        if len(rules) > 1
-    ]
-
-
 def _may_have_gradient(steps: tuple[Step, ...], variant: Variant) -> bool:
     component = steps[-1].component if steps else None
     if not isinstance(component, Artifact):
         return True
     return runtime_of(component.files[variant.model][variant.source]) not in WITHOUT_GRADIENT
-
-
-def _applies(rule: CaseRule, case: Case, controls: Mapping[str, str]) -> bool:
-    """Say whether a rule says anything of a case: a drop needs another variant to compare with.
-
-    The samples of a masking case are few and all right without attack: a rule for accuracies speaks of them only
-    where it names them. A stability case has no accuracy: its own rule judges it.
-    """
-    if case.shift.kind == "stability":
-        return False
-    if case.shift.kind == "masking":
-        return rule.min is not None and rule.where.get("kind") == "masking"
-    compression = case.variant.compression
-    comparable = compression != REFERENCE if rule.max_drop_from == "reference" else compression in controls
-    return rule.min is not None or comparable
-
-
-def _says_something(rule: RunRule, variant: Variant) -> bool:
-    """Say whether a rule says anything of a variant: what compares with the reference says nothing of it."""
-    component: Any = rule.component
-    return not (component.measures == "outcomes" and component.compares and variant.compression == REFERENCE)
-
-
-def _without_outcomes(run_rules: Mapping[str, tuple[RunRule, ...]], cases: Sequence[Case]) -> list[str]:
-    """Return a complaint of each rule on outcomes for which some variant has too few shifts, or its source models."""
-    shifts: dict[str, list[Shift]] = {}
-    for case in cases:
-        shifts.setdefault(case.variant.name, []).append(case.shift)
-    variants = {case.variant.name: case.variant for case in cases}
-    references = Counter(one.source for one in variants.values() if one.compression == REFERENCE)
-    problems: dict[tuple[str, str], list[str]] = {}
-    for name, rules in run_rules.items():
-        for rule in rules:
-            component: Any = rule.component
-            if component.measures == "outcomes":
-                found = _lacking(component, shifts[name], references[variants[name].source])
-                if found:
-                    problems.setdefault((rule.name, found), []).append(name)
-    return [f"rule {rule!r} on {listing(names)}: {problem}" for (rule, problem), names in problems.items()]
-
-
-def _lacking(component: OutcomeRule, shifts: Sequence[Shift], references: int) -> str:
-    """Return what a rule lacks, or an empty text."""
-    if references < component.standards:
-        return (
-            f"it needs at least {component.standards} uncompressed models of the source domain, and there "
-            f"{'is' if references == 1 else 'are'} {references}"
-        )
-    try:
-        component.needs(shifts)
-    except ValueError as error:
-        return str(error)
-    return ""
-
-
-def _assigned(
-    rules: Sequence[R], fields: Mapping[str, Mapping[str, str]], applies: Callable[[R, str], bool]
-) -> tuple[dict[str, tuple[R, ...]], list[str]]:
-    """Return for each subject, by name, the rules that select it, and a complaint of each rule that selects none."""
-    assigned: dict[str, tuple[R, ...]] = {}
-    idle = []
-    for rule in rules:
-        selected = [name for name, known in fields.items() if matches(rule.where, known) and applies(rule, name)]
-        if not selected:
-            idle.append(_idle(f"rule {rule.name!r}", rule.where, fields))
-        for name in selected:
-            assigned[name] = (*assigned.get(name, ()), rule)
-    return assigned, idle
-
-
-def _idle_waivers(policy: Policy, fields: Mapping[str, Mapping[str, str]]) -> list[str]:
-    return [
-        _idle("waiver", waiver.where, fields)
-        for waiver in policy.waivers
-        if not any(matches(waiver.where, known) for known in fields.values())
-    ]
 
 
 def _clashes(cases: tuple[Case, ...]) -> list[str]:
@@ -338,16 +244,3 @@ def _idle_pairs(configuration: Configuration) -> list[str]:
         for source, target in configuration.pairs
         if source not in sources
     ]
-
-
-def _idle(what: str, where: Mapping[str, str], fields: Mapping[str, Mapping[str, str]]) -> str:
-    for key, pattern in where.items():
-        values = {known[key] for known in fields.values() if key in known}
-        if not any(matches({key: pattern}, {key: value}) for value in values):
-            return (
-                f"{what} selects no case: where.{key} = {pattern!r}{nearest(pattern, values)}; known: {listing(values)}"
-            )
-    return (
-        f"{what} selects no case: no case has all of {dict(where)} (a drop is judged neither on the reference itself "
-        "nor, from a control, on what does not fine-tune)"
-    )

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import platform
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Literal
 
-from robustgate.config import RunRule
+from robustgate.config import Policy, RunRule
 from robustgate.core.records import (
     Case,
     CaseResult,
     Finding,
+    PolicyRecord,
     Results,
     RunRecord,
     VariantRecord,
     Verdict,
     WaiverRecord,
-    matches,
     worst,
 )
+from robustgate.engine.judging import Judging
 from robustgate.engine.overall import overall
 from robustgate.engine.plan import Plan
 
@@ -60,10 +62,10 @@ def assemble(
     """
     records = _merged(variants)
     rows = tuple(measured.get(key(case)) or _unmeasured(case, key(case) in selected) for case in plan.cases)
-    judged = {(finding.subject, finding.rule): finding for finding in findings}  # once, however many tests asked
-    asked = {(variant, rule.name) for variant, rules in plan.run_rules.items() for rule in rules}
+    judged = {_place(finding): finding for finding in findings}  # once, however many tests asked
     known = {place for place, finding in judged.items() if finding.value is not None}
-    complete = all(row.value is not None for row in rows) and known >= asked
+    policies = tuple(_policy_record(judging, rows, judged.values(), known) for judging in plan.policies)
+    complete = all(row.value is not None for row in rows) and all(known >= _asked(one) for one in plan.policies)
     verdicts: list[Verdict] = [*(row.verdict for row in rows), *(finding.verdict for finding in judged.values())]
     if not complete:
         verdicts.append("incomplete")
@@ -77,8 +79,9 @@ def assemble(
             seed=configuration.gate.seed,
             device=circumstances.device,
             processor=circumstances.processor,
-            policy=plan.policy.name,
-            confidence=plan.policy.confidence,
+            policy=", ".join(plan.policy_names),
+            confidence=plan.policies[0].policy.confidence,
+            policies=policies,
             versions={"python": platform.python_version(), **circumstances.versions},
             config=shown_path(configuration.source),
             config_sha256=configuration.sha256,
@@ -91,7 +94,11 @@ def assemble(
         variants=tuple(records[variant.name] for variant in plan.variants if variant.name in records),
         cases=rows,
         findings=tuple(judged[place] for place in sorted(judged)),
-        waivers=_waivers(plan, rows, judged.values(), today),
+        waivers=tuple(
+            waiver
+            for judging in plan.policies
+            for waiver in _waivers(judging.policy, (*_findings(rows), *judged.values()), today)
+        ),
         overall=overall(plan.variants, rows),
     )
 
@@ -103,13 +110,14 @@ def rules_of(test: VariantTest, rules: Iterable[RunRule]) -> tuple[RunRule, ...]
 
 def unmeasured(plan: Plan, results: Results, selected: Collection[tuple[str, str]]) -> list[str]:
     """Return the rules on variants without a figure among those that were selected, as (test, variant's name)."""
-    known = {(finding.subject, finding.rule) for finding in results.findings if finding.value is not None}
+    known = {_place(finding) for finding in results.findings if finding.value is not None}
     return [
         f"{rule.name!r} on {name}"
-        for name, rules in plan.run_rules.items()
+        for judging in plan.policies
+        for name, rules in judging.run_rules.items()
         for test in VARIANT_TESTS
         for rule in rules_of(test, rules)
-        if (test, name) in selected and (name, rule.name) not in known
+        if (test, name) in selected and (name, rule.name, judging.policy.name) not in known
     ]
 
 
@@ -139,32 +147,62 @@ def _merged(records: Iterable[VariantRecord]) -> dict[str, VariantRecord]:
     return merged
 
 
+def _place(finding: Finding) -> tuple[str, str, str]:
+    """Return what identifies a finding on a variant: of two policies each may have a rule of the same name."""
+    return finding.subject, finding.rule, finding.policy
+
+
+def _asked(judging: Judging) -> set[tuple[str, str, str]]:
+    """Return the findings on variants that a policy asks for."""
+    return {(name, rule.name, judging.policy.name) for name, rules in judging.run_rules.items() for rule in rules}
+
+
+def _policy_record(
+    judging: Judging, rows: Collection[CaseResult], findings: Iterable[Finding], known: set[tuple[str, str, str]]
+) -> PolicyRecord:
+    """Return what a policy says of the run; a case that was not measured counts for every policy, as for the run."""
+    policy = judging.policy
+    own = [finding for finding in (*_findings(rows), *findings) if finding.policy == policy.name]
+    verdicts: list[Verdict] = [finding.verdict for finding in own]
+    verdicts += ["pass" if row.value is not None else row.verdict for row in rows]
+    if not known >= _asked(judging):
+        verdicts.append("incomplete")
+    return PolicyRecord(
+        name=policy.name,
+        confidence=policy.confidence,
+        scope=policy.scope,
+        early_stop=policy.early_stop,
+        familywise=policy.familywise,
+        prove=policy.prove,
+        on_undecided=policy.on_undecided,
+        interval=policy.interval,
+        findings=dict(Counter(finding.verdict for finding in own)),
+        verdict=worst(verdicts),
+    )
+
+
+def _findings(rows: Iterable[CaseResult]) -> list[Finding]:
+    return [finding for row in rows for finding in row.findings]
+
+
 def _unmeasured(case: Case, selected: bool) -> CaseResult:
     message = "selected, but not measured" if selected else "not selected"
     return CaseResult.of(case, verdict="incomplete", message=message, selected=selected)
 
 
-def _waivers(
-    plan: Plan, rows: Collection[CaseResult], findings: Collection[Finding], today: date
-) -> tuple[WaiverRecord, ...]:
-    everything = [*findings, *(finding for row in rows for finding in row.findings)]
-    # A variant's findings go by the fields of its clean case, which has the same name.
-    fields = {case.name: case.fields for case in plan.cases}
-    records = []
-    for waiver in plan.policy.waivers:
-        mark = f"{waiver.until}: {waiver.reason}"
-        record = WaiverRecord(
+def _waivers(policy: Policy, findings: Iterable[Finding], today: date) -> tuple[WaiverRecord, ...]:
+    """Return the waivers of a policy, each with the number of findings that refer to it."""
+    covered = Counter(finding.waiver_index for finding in findings if finding.policy == policy.name)
+    return tuple(
+        WaiverRecord(
+            policy=policy.name,
+            index=index,
             where=dict(waiver.where),
             until=waiver.until.isoformat(),
             reason=waiver.reason,
+            days_left=waiver.days_left(today),
             expired=not waiver.is_current(today),
-            findings=0,
+            findings=covered[index],
         )
-        covered = sum(
-            finding.waiver is not None
-            and finding.waiver.endswith(mark)
-            and matches(waiver.where, fields[finding.subject])
-            for finding in everything
-        )
-        records.append(replace(record, findings=covered))
-    return tuple(records)
+        for index, waiver in enumerate(policy.waivers)
+    )

@@ -20,6 +20,7 @@ from filelock import FileLock
 from robustgate.core.files import sha256, write_whole
 
 SEAL = "seal.json"
+BUILDING = ".building"
 PACKAGES = (
     "robustgate",
     "torch",
@@ -47,20 +48,21 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def entry(self, kind: str, identity: Mapping[str, Any], build: Callable[[Path], None]) -> tuple[Path, bool]:
-        """Return the folder of what `identity` (JSON) describes, and whether it was there already.
+    def entry(
+        self, kind: str, identity: Mapping[str, Any], build: Callable[[Path], None], part: str = ""
+    ) -> tuple[Path, bool]:
+        """Return the folder of what `identity` (JSON) describes, or of a part of that, and whether it was there before.
 
         `build` fills an empty folder. Two processes that want the same entry build it once.
         """
-        key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-        place = self.folder / kind / key
+        place = self.place(kind, identity) / part
         if _is_sealed(place):
             return place, True
         place.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(place.with_suffix(".lock")):
             if _is_sealed(place):  # built by another process while this one waited
                 return place, True
-            temporary = place.with_suffix(".building")
+            temporary = place.with_suffix(BUILDING)
             for rest in (place, temporary):  # damaged, or left by a builder that was killed
                 shutil.rmtree(rest, ignore_errors=True)
             temporary.mkdir()
@@ -76,6 +78,16 @@ class Store:
                 shutil.rmtree(temporary, ignore_errors=True)
                 raise
         return place, False
+
+    def place(self, kind: str, identity: Mapping[str, Any]) -> Path:
+        """Return the folder of what `identity` describes, be it there or not."""
+        return self.folder / kind / hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+    def parts(self, kind: str, identity: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the names of the parts of an entry that are kept."""
+        sealed = {seal.parent for seal in self.place(kind, identity).glob(f"*/{SEAL}")}
+        # One that is sealed and not yet in its place is not kept; its builder may have been killed just then.
+        return tuple(sorted(place.name for place in sealed if place.suffix != BUILDING))
 
 
 def _is_sealed(place: Path) -> bool:

@@ -35,7 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("robustgate", "robustgate: is the compressed model still robust?")
     options = {
         "config": "the configuration (default: robustgate.toml, or pyproject.toml with [tool.robustgate], in rootdir)",
-        "policy": "the policy to judge by, instead of gate.policy",
+        "policy": "the policy to judge by, or several, as in edge,cloud, instead of gate.policy",
         "report": "folder for results.json, report.md and report.html (default: robustgate-report)",
         "examples": "folder for each attacked case's adversarial examples, <case>.npz (default: they are not exported)",
         "device": "auto, cpu or cuda, instead of gate.device",

@@ -9,6 +9,7 @@ import pytest
 
 from robustgate.core.errors import RobustgateError
 from robustgate.core.records import Case, CaseResult, Shift, Variant, VariantRecord
+from robustgate.engine.explain import explain
 from robustgate.pytest_plugin import GATE
 from robustgate.pytest_plugin.benchmarks import forget, why_untimed
 
@@ -54,7 +55,7 @@ class CaseGate:
         self._item = item
 
     def check(self, case: Case) -> CaseResult:
-        """Measure and judge a case; fail the test where the policy says so. Returns the case's row."""
+        """Measure and judge a case; fail the test where a policy says so. Returns the case's row."""
         try:
             result = self._session.measure(case)
             record = self._session.gate.record(case.variant)
@@ -62,8 +63,8 @@ class CaseGate:
             result, record = CaseResult.of(case, verdict="error", message=str(error)), None
         result = self._session.with_reproduction(case, result)
         self._session.note(self._item, case=result, variant=record)
-        if self._session.is_red(result.verdict):
-            pytest.fail(self._session.explain(result), pytrace=False)
+        if self._session.is_red(result):
+            pytest.fail(explain(result), pytrace=False)
         return result
 
     def check_cost(self, variant: Variant) -> VariantRecord:
@@ -98,7 +99,7 @@ class CaseGate:
         except RobustgateError as error:
             pytest.fail(str(error), pytrace=False)
         self._session.note(self._item, variant=record, findings=findings)
-        if any(self._session.is_red(finding.verdict) for finding in findings):
+        if any(map(self._session.reddens, findings)):
             pytest.fail(self._session.explain_cost(variant, findings, test), pytrace=False)
         return record
 

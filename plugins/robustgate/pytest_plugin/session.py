@@ -17,8 +17,8 @@ from pydantic.dataclasses import dataclass
 
 from robustgate.config import load
 from robustgate.core.errors import ConfigurationError
-from robustgate.core.records import Case, CaseResult, Finding, Results, Variant, VariantRecord, Verdict
-from robustgate.engine.explain import explain, told
+from robustgate.core.records import Case, CaseResult, Finding, Results, Variant, VariantRecord
+from robustgate.engine.explain import told
 from robustgate.engine.plan import Plan, make_plan
 from robustgate.engine.processor import processor
 from robustgate.engine.results import VARIANT_TESTS, Circumstances, assemble, key, rules_of, shown_path, unmeasured
@@ -82,12 +82,22 @@ class GateSession:
         return "\n".join(case.name for case in self.plan.cases)
 
     @cached_property
+    def _judges_variants(self) -> bool:
+        return any(judging.run_rules for judging in self.plan.policies)
+
+    @cached_property
     def gate(self) -> Gate:
         """The gate; torch is imported here, by the first case that is measured."""
         from robustgate.engine.gate import Gate
 
         device = option(self.config, "device")
-        return Gate(self.plan, today=self.began.date(), device=device, progress=self.live.show)
+        return Gate(
+            self.plan,
+            today=self.began.date(),
+            device=device,
+            progress=self.live.show,
+            is_selected=lambda case: key(case) in self.selected,
+        )
 
     def measure(self, case: Case) -> CaseResult:
         """Measure and judge a case, and export its adversarial examples where asked. Raises RobustgateError."""
@@ -107,19 +117,18 @@ class GateSession:
         finally:
             self.live.clear()
 
-    def is_red(self, verdict: Verdict) -> bool:
-        """Say whether a verdict fails its test."""
-        return self.plan.policy.is_red(verdict)
+    def reddens(self, finding: Finding) -> bool:
+        """Say whether a finding fails its test: whether its own policy says so."""
+        return self.plan.policy(finding.policy).is_red(finding.verdict)
 
-    def explain(self, result: CaseResult) -> str:
-        """Return a result as its failing test prints it."""
-        return explain(result, self.plan.policy.name)
+    def is_red(self, result: CaseResult) -> bool:
+        """Say whether a case fails its test: it could not be measured, or one of its findings says so."""
+        return result.value is None or any(map(self.reddens, result.findings))
 
     def explain_cost(self, variant: Variant, findings: Sequence[Finding], test: str) -> str:
         """Return a variant's broken rules as its failing test prints them."""
         lines = [f"{variant.model} / {variant.compression} / {variant.source}"]
-        name = self.plan.policy.name
-        lines += [f"  {told(finding, name)}" for finding in findings if finding.verdict != "pass"]
+        lines += [f"  {told(finding)}" for finding in findings if finding.verdict != "pass"]
         return "\n".join([*lines, f"  {self._command(variant.name, test)}"])
 
     def with_reproduction(self, case: Case, result: CaseResult) -> CaseResult:
@@ -133,7 +142,7 @@ class GateSession:
 
     def _command(self, name: str, kind: str) -> str:
         # Where other tests have this name in theirs, the test's whole name with its brackets is what -k can tell apart.
-        ambiguous = self._names.count(name) > 1 or kind in VARIANT_TESTS or (kind == "clean" and self.plan.run_rules)
+        ambiguous = self._names.count(name) > 1 or kind in VARIANT_TESTS or (kind == "clean" and self._judges_variants)
         words = ["pytest", "--pyargs", SUITE, "--robustgate-config", shown_path(self.source)]
         if policy := option(self.config, "policy"):
             words += ["--robustgate-policy", policy]
@@ -161,8 +170,8 @@ class GateSession:
         kinds = {kind for kind in MARKERS if metafunc.definition.get_closest_marker(kind)}
         asked = set(metafunc.definition._fixtureinfo.argnames)
         if "variant" in asked and not asked & {"case", "shift"}:
-            test, rules = variant_test(kinds), plan.run_rules
-            variants = [one for one in plan.variants if test is None or rules_of(test, rules.get(one.name, ()))]
+            test = variant_test(kinds)
+            variants = [one for one in plan.variants if test is None or rules_of(test, plan.rules_on(one))]
             names = [one.name for one in variants] or [NOT_PLANNED]
             metafunc.parametrize("variant", variants or [None], ids=names)
             return
@@ -266,7 +275,9 @@ class GateSession:
 
     def _complaint(self, results: Results) -> str:
         """Return why a run whose tests all passed is red all the same, or an empty text."""
-        missing = [row.name for row in results.cases if row.selected and row.verdict == "incomplete"]
+        missing = [
+            row.name for row in results.cases if row.selected and row.value is None and row.verdict == "incomplete"
+        ]
         if missing:
             return f"{len(missing)} selected cases were not measured, {missing[0]} among them"
         unjudged = unmeasured(self.plan, results, self.selected)
@@ -284,11 +295,13 @@ class GateSession:
         if self.results is None:
             return
         from robustgate.pytest_plugin.summary import summarize
+        from robustgate.reports import policies
 
         run = self.results.run
         colour = {"pass": "green", "waived": "yellow", "incomplete": "yellow"}.get(run.verdict, "red")
-        terminalreporter.section(f"robustgate: policy {run.policy}", sep="=")
-        for index, line in enumerate(summarize(self.results, self.report)):
+        terminalreporter.section(f"robustgate: {policies.named(self.results)}, {policies.asked(self.results)}", sep="=")
+        lines = summarize(self.results, self.report, self.plan.configuration.gate.baseline)
+        for index, line in enumerate(lines):
             terminalreporter.write_line(line, **({colour: True, "bold": True} if index == 0 else {}))
         if self.complaint:
             terminalreporter.write_line(f"red: {self.complaint}", red=True, bold=True)

@@ -6,10 +6,12 @@ from collections import Counter
 from pathlib import Path
 
 from robustgate.core.records import Results
+from robustgate.engine.baseline import unused
 from robustgate.engine.results import shown_path
+from robustgate.reports import policies
 
 
-def summarize(results: Results, report: Path) -> list[str]:
+def summarize(results: Results, report: Path, baseline: Path) -> list[str]:
     """Return the lines of the closing summary, the verdict first."""
     run = results.run
     counts = Counter(row.verdict for row in results.cases if row.selected)
@@ -19,6 +21,11 @@ def summarize(results: Results, report: Path) -> list[str]:
         f"{run.verdict}: {run.measured:,} of {run.planned:,} planned cases measured ({kept:,} kept from before)"
         + (f": {told}" if told else "")
     ]
+    if len(run.policies) > 1:
+        lines += [
+            f"policy {one.name}, {policies.SCOPES[one.scope]}: {one.verdict}: {policies.tally(one.findings)}"
+            for one in run.policies
+        ]
     costs = Counter(finding.verdict for finding in results.findings)
     if costs:
         lines.append("rules on variants: " + ", ".join(f"{count} {verdict}" for verdict, count in costs.items()))
@@ -27,7 +34,9 @@ def summarize(results: Results, report: Path) -> list[str]:
         lines.append(f"{left:,} cases were not selected: this run certifies nothing as a whole")
     unruled = sum(not row.findings for row in results.cases if row.value is not None)
     if unruled:
-        lines.append(f"{unruled:,} cases were measured under no rule of the policy")
-    lines += [f"waiver expired on {waiver.until}: {waiver.reason}" for waiver in results.waivers if waiver.expired]
+        lines.append(f"{unruled:,} cases were measured under no rule of {policies.the_policies(results)}")
+    lines += [line for expired in (True, False) for line in policies.warnings(results, expired=expired)]
+    if left_over := unused(baseline, results):
+        lines.append(left_over)
     lines.append(f"report: {shown_path(report)}")
     return lines

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from robustgate.core.records import Results
-from robustgate.reports import details, figures, view
+from robustgate.reports import details, figures, policies, view
 from robustgate.reports.costs import COLUMNS, costs
 from robustgate.reports.curves import charts
 from robustgate.reports.matrix import matrices
@@ -32,6 +32,7 @@ def render(results: Results) -> str:
         view=view,
         figures=figures,
         details=details,
+        policies=policies,
         verdict=view.STANDING[results.run.verdict],
         troubles=found[:OPEN],
         more_troubles=found[OPEN:],

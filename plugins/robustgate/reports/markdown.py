@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from robustgate.core.records import Results
-from robustgate.reports import figures, view
+from robustgate.reports import figures, policies, view
 from robustgate.reports.costs import COLUMNS, costs
 from robustgate.reports.details import notes
 from robustgate.reports.matrix import Digest, Matrix, digest, matrices
@@ -60,13 +60,31 @@ def _verdict(results: Results) -> list[str]:
     ]
     level = figures.level(run.confidence)
     kind = view.STANDING[run.verdict]
+    noun, _, names = policies.named(results).partition(" ")
+    measured = f"{figures.count(run.measured)} of {figures.counted(run.planned, 'planned case')} measured"
     return [
         f"# robustgate: {kind.mark} {kind.word}",
-        f"{escape(view.sentence(results))} Policy **{escape(run.policy)}**, intervals at {level} confidence, "
-        f"{figures.count(run.measured)} of {figures.counted(run.planned, 'planned case')} measured.",
+        f"{escape(view.sentence(results))} {noun.capitalize()} **{escape(names)}**, {escape(policies.asked(results))}, "
+        f"intervals at {level} confidence, {measured}.",
+        *_policies(results),
         *(f"> **{escape(note)}**" for note in view.cautions(results)),
         _table(["verdict", "cases", "meaning"], counts, numbers_from=1).replace("| ---: | ---: |", "| ---: | --- |"),
     ]
+
+
+def _policies(results: Results) -> list[str]:
+    """Return each policy's verdict, where there are several."""
+    if len(results.run.policies) == 1:
+        return []
+    rows = [
+        [
+            escape(policy.name),
+            f"{view.STANDING[policy.verdict].mark} {policy.verdict}",
+            *(policies.SCOPES[policy.scope], figures.level(policy.confidence), policies.tally(policy.findings)),
+        ]
+        for policy in results.run.policies
+    ]
+    return [_table(["policy", "verdict", "asked", "confidence", "findings"], rows, numbers_from=5)]
 
 
 def _troubles(results: Results) -> list[str]:
@@ -153,6 +171,7 @@ def _costs(results: Results) -> list[str]:
     rules = [
         [
             escape(labels.get(finding.subject, finding.subject)),
+            escape(finding.policy),
             escape(finding.rule),
             escape(finding.message + (f" ({finding.waiver})" if finding.waiver else "")),
             f"{view.STANDING[finding.verdict].mark} {finding.verdict}",
@@ -160,22 +179,23 @@ def _costs(results: Results) -> list[str]:
         for finding in results.findings
     ]
     if rules:
-        parts += ["## Rules on variants", _table(["variant", "rule", "finding", "verdict"], rules, numbers_from=4)]
+        heads = ["variant", "policy", "rule", "finding", "verdict"]
+        parts += ["## Rules on variants", _table(heads, rules, numbers_from=5)]
     return parts
 
 
 def _waivers(results: Results) -> list[str]:
     rows = [
         (
-            *(escape(view.where_text(waiver.where)), escape(waiver.until)),
-            *("expired" if waiver.expired else "in force", figures.count(waiver.findings), escape(waiver.reason)),
+            *(escape(waiver.policy), escape(view.where_text(waiver.where)), escape(waiver.until)),
+            *(policies.state(waiver), figures.count(waiver.findings), escape(waiver.reason)),
         )
         for waiver in results.waivers
     ]
     parts = []
     if rows:
-        heads = ["where", "until", "state", "findings", "reason"]
-        parts += ["## Waivers", _table(heads, rows, numbers_from=5)]
+        heads = ["policy", "where", "until", "state", "findings", "reason"]
+        parts += ["## Waivers", _table(heads, rows, numbers_from=6)]
     covered = [f"- {escape(title)}: {escape(view.rule_text(finding))}" for title, finding in view.waived(results)]
     if covered:
         summary = f"<details><summary>{figures.counted(len(covered), 'waived finding')}</summary>"

@@ -16,7 +16,7 @@ from robustgate.core.records import (
     VariantRecord,
     Verdict,
 )
-from robustgate.reports import details, figures
+from robustgate.reports import details, figures, policies
 
 
 @dataclass(frozen=True)
@@ -41,17 +41,17 @@ STANDINGS = (
     Standing("undecided", "?", "the data cannot tell at the confidence asked"),
     Standing("waived", "~", "a rule is broken, under a waiver that has not expired"),
     Standing("not selected", "—", "left out by the selection of this run"),
-    Standing("no rule", "∅", "measured, and no rule of the policy is about it"),
+    Standing("no rule", "∅", "measured, and no rule is about it"),
     Standing("pass", "✓", "every rule on it holds"),
 )
 STANDING = {standing.word: standing for standing in STANDINGS}
 
 SENTENCES: dict[Verdict, str] = {
-    "pass": "every rule of the policy holds.",
-    "fail": "a rule of the policy is broken.",
+    "pass": "every rule of {policies} holds.",
+    "fail": "a rule of {policies} is broken.",
     "undecided": "no rule is broken for certain, and the data cannot tell whether all of them hold.",
     "incomplete": "not everything that was planned has been measured and judged.",
-    "waived": "what breaks a rule of the policy is under a waiver that has not expired.",
+    "waived": "what breaks a rule of {policies} is under a waiver that has not expired.",
     "error": "something could not be measured or judged.",
 }
 
@@ -112,9 +112,9 @@ def loss(case: CaseResult) -> str:
 
 
 def rule_text(finding: Finding) -> str:
-    """Return a finding in one line: its rule, limit against figure, and the waiver that is or was about it."""
+    """Return a finding in one line: its rule and policy, limit against figure, the waiver that is or was about it."""
     waiver = f" ({finding.waiver})" if finding.waiver else ""
-    return f'rule "{finding.rule}": {finding.message}{waiver}'
+    return f'rule "{finding.rule}" of policy {finding.policy}: {finding.message}{waiver}'
 
 
 def reference_value(case: CaseResult) -> float | None:
@@ -147,7 +147,9 @@ def cautions(results: Results) -> list[str]:
         notes.append(f"{figures.counted(found['no rule'], 'case')} {_were(found['no rule'])} measured under no rule.")
     expired = sum(waiver.expired for waiver in results.waivers)
     if expired:
-        notes.append(f"{figures.counted(expired, 'waiver')} of the policy {'has' if expired == 1 else 'have'} expired.")
+        whose = f"of {policies.the_policies(results)} {'has' if expired == 1 else 'have'}"
+        notes.append(f"{figures.counted(expired, 'waiver')} {whose} expired.")
+    notes += [f"{line[0].upper()}{line[1:]}" for line in policies.warnings(results, expired=False)]
     return notes + _attack_cautions(results)
 
 
@@ -173,13 +175,15 @@ def sentence(results: Results) -> str:
     run = results.run
     lead = "" if run.complete or run.verdict != "pass" else "of what was measured, "
     judged = results.findings or any(case.findings for case in results.cases)
-    text = f"{lead}{SENTENCES[run.verdict]}" if judged or run.verdict != "pass" else "no rule was applied to anything."
+    told = SENTENCES[run.verdict].format(policies=policies.the_policies(results))
+    text = f"{lead}{told}" if judged or run.verdict != "pass" else "no rule was applied to anything."
     return text[0].upper() + text[1:]
 
 
 def again(results: Results) -> str:
     """Return the command that makes the run once more."""
-    words = ["--robustgate-config", results.run.config, "--robustgate-policy", results.run.policy]
+    names = ",".join(policy.name for policy in results.run.policies)
+    words = ["--robustgate-config", results.run.config, "--robustgate-policy", names]
     return shlex.join(["pytest", "--pyargs", "robustness_tests", *words])
 
 
@@ -235,8 +239,7 @@ def facts(results: Results) -> list[tuple[str, str]]:
         ("device", run.device),
         ("processor", run.processor),
         ("seed", str(run.seed)),
-        ("policy", run.policy),
-        ("confidence", figures.level(run.confidence)),
+        *((f"policy {policy.name}", policies.settings(policy)) for policy in run.policies),
         ("configuration", run.config),
         ("configuration SHA-256", run.config_sha256),
         *((f"{name} version", version) for name, version in run.versions.items()),

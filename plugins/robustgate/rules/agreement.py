@@ -38,7 +38,7 @@ class Agreement(OverShifts):
     @property
     def bounds(self) -> tuple[Bound, ...]:
         """The least share."""
-        return (Bound(metric="agreement", kind="min", limit=self.min),)
+        return (Bound(metric="agreement", kind="min", limit=self.min, least=0, most=1),)
 
     def needs(self, planned: Sequence[Shift]) -> tuple[Shift, ...]:
         """Return the shifts of one kind."""

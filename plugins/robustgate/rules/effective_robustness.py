@@ -80,7 +80,7 @@ class EffectiveRobustness(OverShifts):
     @property
     def bounds(self) -> tuple[Bound, ...]:
         """The least difference."""
-        return (Bound(metric="effective_robustness", kind="min", limit=self.min, unit="points"),)
+        return (Bound(metric="effective_robustness", kind="min", limit=self.min, unit="points", least=-1, most=1),)
 
     def needs(self, planned: Sequence[Shift]) -> tuple[Shift, ...]:
         """Return the clean images and the shifts of one kind."""

@@ -47,9 +47,9 @@ class MeanCorruptionAccuracy(OverShifts):
         name = "mean_corruption_accuracy"
         bounds = []
         if self.min is not None:
-            bounds.append(Bound(metric=name, kind="min", limit=self.min))
+            bounds.append(Bound(metric=name, kind="min", limit=self.min, least=0, most=1))
         if self.max_drop is not None:
-            bounds.append(Bound(metric=name, kind="max_drop", limit=self.max_drop, unit="points"))
+            bounds.append(Bound(metric=name, kind="max_drop", limit=self.max_drop, unit="points", least=-1, most=1))
         return tuple(bounds)
 
     def needs(self, planned: Sequence[Shift]) -> tuple[Shift, ...]:

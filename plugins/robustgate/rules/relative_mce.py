@@ -46,7 +46,7 @@ class RelativeMce(OverShifts):
         name = "relative_mce_partial" if self.partial else "relative_mce"
         return (
             Bound(metric=name, kind="max", limit=self.max, unit=""),
-            Bound(metric="mean_corruption_accuracy", kind="min", limit=self.floor, key="floor"),
+            Bound(metric="mean_corruption_accuracy", kind="min", limit=self.floor, key="floor", least=0, most=1),
         )
 
     def needs(self, planned: Sequence[Shift]) -> tuple[Shift, ...]:

@@ -38,7 +38,7 @@ class RelativeRobustness(OverShifts):
     @property
     def bounds(self) -> tuple[Bound, ...]:
         """The least difference."""
-        return (Bound(metric="relative_robustness", kind="min", limit=self.min, unit="points"),)
+        return (Bound(metric="relative_robustness", kind="min", limit=self.min, unit="points", least=-1, most=1),)
 
     def needs(self, planned: Sequence[Shift]) -> tuple[Shift, ...]:
         """Return the shifts of one kind."""

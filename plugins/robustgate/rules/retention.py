@@ -44,7 +44,7 @@ class Retention(OverShifts):
         floor = "mean_corruption_accuracy" if self.over == "corruptions" else "mean_domain_accuracy"
         return (
             Bound(metric="retention", kind="min", limit=self.min),
-            Bound(metric=floor, kind="min", limit=self.floor, key="floor"),
+            Bound(metric=floor, kind="min", limit=self.floor, key="floor", least=0, most=1),
         )
 
     def needs(self, planned: Sequence[Shift]) -> tuple[Shift, ...]:

@@ -36,7 +36,7 @@ class WorstClass(OverShifts):
     @property
     def bounds(self) -> tuple[Bound, ...]:
         """The least accuracy."""
-        return (Bound(metric="worst_class", kind="min", limit=self.min),)
+        return (Bound(metric="worst_class", kind="min", limit=self.min, least=0, most=1),)
 
     def needs(self, planned: Sequence[Shift]) -> tuple[Shift, ...]:
         """Return the shifts of one kind."""

@@ -34,7 +34,7 @@ class WorstCorruption(OverShifts):
     @property
     def bounds(self) -> tuple[Bound, ...]:
         """The least accuracy."""
-        return (Bound(metric="worst_corruption", kind="min", limit=self.min),)
+        return (Bound(metric="worst_corruption", kind="min", limit=self.min, least=0, most=1),)
 
     def needs(self, planned: Sequence[Shift]) -> tuple[Shift, ...]:
         """Return all corruptions."""

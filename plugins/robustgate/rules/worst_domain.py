@@ -31,7 +31,7 @@ class WorstDomain(OverShifts):
     @property
     def bounds(self) -> tuple[Bound, ...]:
         """The least accuracy."""
-        return (Bound(metric="worst_domain", kind="min", limit=self.min),)
+        return (Bound(metric="worst_domain", kind="min", limit=self.min, least=0, most=1),)
 
     def needs(self, planned: Sequence[Shift]) -> tuple[Shift, ...]:
         """Return all domain pairs."""

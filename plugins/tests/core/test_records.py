@@ -109,6 +109,7 @@ def test_a_row_without_figures_has_none() -> None:
 
 def test_records_survive_json_and_cannot_be_changed() -> None:
     finding = Finding(
+        policy="edge",
         rule="r",
         subject="s",
         metric="accuracy",

@@ -19,12 +19,14 @@ from robustgate.attacks.pgd import Pgd
 from robustgate.config import load
 from robustgate.core.components import Reading, Samples
 from robustgate.core.errors import ConfigurationError, MeasurementError
+from robustgate.core.images import take
 from robustgate.core.records import Case
 from robustgate.engine.adversarial import measure_adversarial
 from robustgate.engine.examples import Examples
-from robustgate.engine.figures import FIGURES, Part, measure_transferred, missing_gradient, unite, worst_attack
+from robustgate.engine.figures import FIGURES, measure_transferred, missing_gradient, unite, worst_attack
 from robustgate.engine.gate import Gate
 from robustgate.engine.measure import Outcome
+from robustgate.engine.measured import Joined, Part
 from robustgate.engine.plan import make_plan
 from robustgate.engine.subjects import OnnxSubject, TorchSubject, load_file
 
@@ -62,10 +64,8 @@ def test_the_worst_is_taken_sample_by_sample(tmp_path: Path, comparable: bool) -
     count = 200
     clean = np.random.default_rng(9).random(count) < 0.9
     parts = {str(seed): drawn_part(tmp_path / str(seed), count, seed, clean) for seed in (1, 2, 3)}
-    (tmp_path / "all").mkdir()
-    with Examples(tmp_path / "all", count, (3, 2, 2)) as examples:
-        united = unite(parts, comparable=comparable, examples=examples)
-    whole = Part(outcome=united, folder=tmp_path / "all")
+    whole = unite(parts, comparable=comparable)
+    united = whole.outcome
     outcomes = {name: part.outcome for name, part in parts.items()}
     for row in range(count):
         fell = [name for name, one in outcomes.items() if not one.correct[row]]
@@ -75,13 +75,13 @@ def test_the_worst_is_taken_sample_by_sample(tmp_path: Path, comparable: bool) -
         if comparable:
             assert united.norms[row] == min(one.norms[row] for one in outcomes.values())
         if not fell or not clean[row]:
-            assert whole.places[row] == -1
+            assert not whole.has_example[row]
             continue
         felled_by = min(fell, key=lambda name: outcomes[name].norms[row]) if comparable else fell[0]
         assert united.predictions[row] == int(felled_by)
         assert whole.points(np.array([row])).unique().item() == pytest.approx(int(felled_by) + row / count)
     assert united.details["attacked"] == clean.sum()
-    assert united.details["fallen"] == (clean & ~united.correct).sum() == (whole.places >= 0).sum()
+    assert united.details["fallen"] == (clean & ~united.correct).sum() == whole.has_example.sum()
     assert (united.norms is None) == (not comparable)
     assert ("largest_norm" in united.details) == comparable
 
@@ -89,7 +89,7 @@ def test_the_worst_is_taken_sample_by_sample(tmp_path: Path, comparable: bool) -
 def test_the_worst_attack_tells_each_alone(tmp_path: Path) -> None:
     clean = np.ones(100, np.bool_)
     parts = {name: drawn_part(tmp_path / name, 100, seed, clean) for seed, name in enumerate(("pgd", "square"), 1)}
-    outcome = worst_attack(parts, comparable=False)
+    outcome = worst_attack(parts, comparable=False).outcome
     assert outcome.details["alone"] == {name: part.outcome.correct.mean() for name, part in parts.items()}
     both = parts["pgd"].outcome.correct & parts["square"].outcome.correct
     assert outcome.details["together"] == both.mean() < min(outcome.details["alone"].values())
@@ -99,7 +99,9 @@ def test_a_measurement_without_examples_cannot_be_transferred(tmp_path: Path) ->
     zeros = np.zeros(3, np.int64)
     part = Part(outcome=Outcome(labels=zeros, predictions=zeros, details={}), folder=tmp_path)
     with pytest.raises(MeasurementError, match="no adversarial examples were kept"):
-        _ = part.places
+        _ = part.has_example
+    with pytest.raises(MeasurementError, match="no adversarial examples were kept"):
+        part.points(zeros[:1])
 
 
 # Examples of the reference, asked of the artifact.
@@ -159,7 +161,7 @@ def test_what_fells_a_reference_fells_its_equal_and_stretched_what_is_a_little_f
     norm = moved.weight.detach().abs().sum() if attack.norm == "linf" else moved.weight.detach().norm()
     distance = (moved.score(images).detach().abs() / norm).numpy()
     fell = ours & ~outcome.correct
-    has_one = reference.outcome.examples >= 0
+    has_one = reference.has_example
     assert not fell[~has_one].any()
     assert not fell[distance > attack.eps + 1e-6].any()
     # At 0.9 of eps: the direction of DDN is the normal's but for a few degrees.
@@ -203,7 +205,7 @@ def test_a_twin_that_lies_is_caught_by_the_other_figures(tmp_path: Path) -> None
     transferred = measure_transferred(Liar(network), samples, "case", quiet, attack, reference)
     free = attacked(tmp_path / "free", Liar(network), samples, GradientFree(eps=0.02, queries=400))
     parts = {"twin": twin, "transferred": Part(outcome=transferred, folder=tmp_path), "gradient_free": free}
-    outcome = unite(parts, comparable=True)
+    outcome = unite(parts, comparable=True).outcome
     np.testing.assert_array_equal(outcome.correct, nearest > 0.02)
     expected = np.all([part.outcome.correct for part in parts.values()], axis=0)
     np.testing.assert_array_equal(outcome.correct, expected)
@@ -334,10 +336,11 @@ def test_an_int8_file_is_measured_by_three_figures_and_the_worst_counts(tiny) ->
     total = sum(int(part.outcome.queries.sum()) for part in parts.values())
     assert found.details["queries"] == outcome.queries.sum() == total
     # Every kept example fools the file, within the budget.
-    rows = np.flatnonzero(outcome.examples >= 0)
+    measured = gate.measurements.of(case)
+    rows = np.flatnonzero(measured.has_example)
     assert len(rows) == found.details["fallen"]
-    points = gate.measurements.of(case).points(rows)
-    samples = gate.library.samples("day", "test")
+    points = measured.points(rows)
+    samples = take(gate.library.samples("day", "test"), gate.measurements.drawn(case))
     predicted = gate.foundry.subject(case.variant).logits(points).argmax(dim=1).numpy()
     np.testing.assert_array_equal(predicted, outcome.predictions[rows])
     assert (predicted != samples.labels[rows]).all()
@@ -379,17 +382,24 @@ def test_a_reference_and_a_network_have_one_figure(tiny) -> None:
         assert "figures" not in gate.result(case_named(gate, name)).details
 
 
+def folder_of(measured: Joined) -> Path:
+    """The folder of what was measured at once."""
+    (part,) = measured.parts
+    return part.folder
+
+
 def test_attacks_of_one_budget_share_the_gradient_free_figure(tiny) -> None:
     same = ("eps = 0.05", "eps = 0.02")
     gate = open_gate(tiny.configure(QUERIES, same, extra=INT8))
     fgsm, pgd = (
         gate.measurements.of(case_named(gate, f"tiny-int8-day-{name}"), "gradient_free") for name in ("fgsm", "pgd")
     )
-    assert fgsm.folder == pgd.folder
+    assert folder_of(fgsm) == folder_of(pgd)
     other = open_gate(
         tiny.configure(same, ('cache = "cache"', 'cache = "cache"\ngradient_free_queries = 31'), extra=INT8)
     )
-    assert other.measurements.of(case_named(other, "tiny-int8-day-pgd"), "gradient_free").folder != pgd.folder
+    changed = other.measurements.of(case_named(other, "tiny-int8-day-pgd"), "gradient_free")
+    assert folder_of(changed) != folder_of(pgd)
 
 
 def test_a_file_without_a_gradient_says_why_and_has_two_figures(tiny, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,9 @@ from robustgate.engine import measure
 from robustgate.engine.draws import SampleDraws
 from robustgate.engine.measure import corrupted
 
-COUNT, SIDE, FIRST, SEED = 7, (24, 20), 40, 3
+COUNT, SIDE, SEED = 7, (24, 20), 3
+# Their places in the split: samples are drawn in an order of their own.
+NUMBERS = np.array([40, 3, 41, 128, 0, 5, 39])
 
 
 @pytest.fixture
@@ -26,8 +28,8 @@ def levels():
 def one_by_one(component, levels, severity):
     """What the contract says: each image alone, from the stream of its place, clipped and truncated."""
     made = []
-    for row, image in enumerate(levels):
-        draws = SampleDraws([derive(SEED, FIRST + row)])
+    for number, image in zip(NUMBERS, levels, strict=True):
+        draws = SampleDraws([derive(SEED, int(number))])
         made.append(
             (component.apply(image[None].contiguous().float() / 255, severity, draws).clamp(0, 1) * 255).floor()
         )
@@ -40,7 +42,7 @@ def test_it_is_what_the_corruption_makes_of_each_image_alone(name, severity, lev
     component = shelf("corruptions").component(name)()
     monkeypatch.setattr(measure, "CACHED_PIXELS", 3 * SIDE[0] * SIDE[1])  # in parts of 3, 3 and 1
     before = levels.clone()
-    made = corrupted(levels, component, severity, SEED, first=FIRST, name="case")
+    made = corrupted(levels, component, severity, SEED, numbers=NUMBERS, name="case")
     expected = one_by_one(component, levels, severity)
     assert (made.dtype, made.shape) == (torch.uint8, levels.shape)
     assert torch.equal(levels, before)
@@ -63,4 +65,4 @@ class Faulty:
 @pytest.mark.parametrize("what", ["nan", "inf", "shape"])
 def test_what_is_no_image_is_refused(what, levels):
     with pytest.raises(MeasurementError, match="case: the corruption gave"):
-        corrupted(levels, Faulty(what), 1, SEED, first=0, name="case")
+        corrupted(levels, Faulty(what), 1, SEED, numbers=NUMBERS, name="case")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -16,11 +17,13 @@ from PIL import Image
 from robustgate.config import load
 from robustgate.core.components import Query, Samples
 from robustgate.core.errors import MeasurementError
+from robustgate.core.images import take
 from robustgate.core.records import Case, Picture
-from robustgate.engine import examples as module
+from robustgate.engine import measured as module
 from robustgate.engine.examples import EXAMPLES, Examples, export, read
 from robustgate.engine.gate import OUTCOMES, Gate
 from robustgate.engine.measure import Outcome
+from robustgate.engine.measured import Measured, Part
 from robustgate.engine.pictures import MOST, SIDE, magnified, pictures
 from robustgate.engine.plan import make_plan
 from robustgate.engine.store import _is_sealed
@@ -37,8 +40,11 @@ def case_named(gate: Gate, name: str) -> Case:
 
 
 def kept(gate: Gate, name: str) -> tuple[Path, Outcome]:
+    """The folder of a case that was measured at once, and what it holds: all samples in the order of the split."""
     found = gate.result(case_named(gate, name))
-    folder = gate.foundry.store.folder / "measurements" / str(found.measurement)
+    whole = gate.foundry.store.folder / "measurements" / str(found.measurement)
+    (folder,) = (place for place in whole.iterdir() if place.suffix != ".lock")
+    assert folder.name == f"0-{found.n}"
     return folder, Outcome.load(folder / OUTCOMES, {})
 
 
@@ -121,7 +127,7 @@ def many_samples(count: int, side: int = 4) -> Samples:
     return Samples(images=images, labels=np.zeros(count, np.int64), classes=("a", "b"), names=names)
 
 
-def written(folder: Path, samples: Samples, rows: np.ndarray) -> tuple[Outcome, np.ndarray]:
+def written(folder: Path, samples: Samples, rows: np.ndarray) -> tuple[Part, np.ndarray]:
     """Examples of `rows`, found in that order in parts of 7, and an outcome that says where each is."""
     folder.mkdir(exist_ok=True)
     height, width = samples.images.shape[1:3]
@@ -131,17 +137,24 @@ def written(folder: Path, samples: Samples, rows: np.ndarray) -> tuple[Outcome, 
             examples.add(rows[start : start + 7], torch.from_numpy(points[start : start + 7]))
     norms = np.where(examples.places >= 0, 0.25, np.inf).astype(np.float32)
     predictions = (examples.places >= 0).astype(np.int64)
-    return Outcome(
-        labels=samples.labels, predictions=predictions, details={}, norms=norms, examples=examples.places
-    ), points
+    outcome = Outcome(labels=samples.labels, predictions=predictions, details={}, norms=norms, examples=examples.places)
+    return Part(outcome=outcome, folder=folder), points
+
+
+def export_all(measured: Measured, samples: Samples, path: Path) -> None:
+    export(measured, samples, np.arange(len(samples)), path)
+
+
+def pictures_of_all(measured: Measured, samples: Samples) -> tuple[Picture, ...]:
+    return pictures(measured, samples, np.arange(len(samples)))
 
 
 def test_examples_of_many_batches_come_back_in_the_order_of_the_samples(tmp_path: Path) -> None:
     samples = many_samples(1500)
     rows = np.random.default_rng(0).permutation(1500)[:1234]
-    outcome, points = written(tmp_path / "kept", samples, rows)
+    part, points = written(tmp_path / "kept", samples, rows)
     np.testing.assert_array_equal(np.load(tmp_path / "kept" / EXAMPLES, allow_pickle=False), points)
-    export(tmp_path / "kept", outcome, samples, tmp_path / "out.npz")
+    export_all(part, samples, tmp_path / "out.npz")
     order = np.argsort(rows)
     with np.load(tmp_path / "out.npz", allow_pickle=False) as found:
         np.testing.assert_array_equal(found["index"], rows[order])
@@ -149,32 +162,52 @@ def test_examples_of_many_batches_come_back_in_the_order_of_the_samples(tmp_path
         np.testing.assert_array_equal(found["images"], samples.images[rows[order]])
 
 
+def test_of_some_samples_the_examples_are_told_by_their_places_in_the_split(tmp_path: Path) -> None:
+    samples = many_samples(40)
+    numbers = np.random.default_rng(3).permutation(40)[:25]
+    chosen = take(samples, numbers)
+    part, points = written(tmp_path / "kept", chosen, np.arange(5, 20))
+    export(part, samples, numbers, tmp_path / "out.npz")
+    with np.load(tmp_path / "out.npz", allow_pickle=False) as found:
+        np.testing.assert_array_equal(found["index"], numbers[5:20])
+        assert list(found["name"]) == [f"{number}.png" for number in numbers[5:20]]
+        np.testing.assert_array_equal(found["images"], samples.images[numbers[5:20]])
+        np.testing.assert_array_equal(found["perturbed"], points)
+        np.testing.assert_array_equal(found["numbers"], numbers)
+        np.testing.assert_array_equal(found["predictions"], part.outcome.predictions)
+        np.testing.assert_array_equal(found["norm"], part.outcome.norms[5:20])
+    drawn = pictures(part, samples, numbers)
+    assert [one.name for one in drawn] == [f"{number}.png" for number in numbers[5:8]]
+    for one, number in zip(drawn, numbers[5:8], strict=True):
+        np.testing.assert_array_equal(decoded(one.original), samples.images[number])
+
+
 def test_nothing_that_fell_is_an_empty_array(tmp_path: Path) -> None:
     samples = many_samples(9)
-    outcome, _ = written(tmp_path / "kept", samples, np.empty(0, np.int64))
-    export(tmp_path / "kept", outcome, samples, tmp_path / "out.npz")
+    part, _ = written(tmp_path / "kept", samples, np.empty(0, np.int64))
+    export_all(part, samples, tmp_path / "out.npz")
     with np.load(tmp_path / "out.npz", allow_pickle=False) as found:
         assert found["perturbed"].shape == (0, 3, 4, 4)
         assert found["name"].shape == (0,)
-    assert pictures(tmp_path / "kept", outcome, samples) == ()
+    assert pictures_of_all(part, samples) == ()
 
 
 def test_attacks_of_several_norms_together_have_no_norm(tmp_path: Path) -> None:
     samples = many_samples(9)
-    outcome, _ = written(tmp_path / "kept", samples, np.arange(3))
-    joined = Outcome(labels=outcome.labels, predictions=outcome.predictions, details={}, examples=outcome.examples)
-    export(tmp_path / "kept", joined, samples, tmp_path / "out.npz")
+    part, _ = written(tmp_path / "kept", samples, np.arange(3))
+    joined = Part(outcome=replace(part.outcome, norms=None), folder=part.folder)
+    export_all(joined, samples, tmp_path / "out.npz")
     with np.load(tmp_path / "out.npz", allow_pickle=False) as found:
         assert not {"norm", "norms"} & set(found)
-    assert [one.norm for one in pictures(tmp_path / "kept", joined, samples)] == [None] * 3
+    assert [one.norm for one in pictures_of_all(joined, samples)] == [None] * 3
 
 
 def test_no_more_than_a_batch_is_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     samples = many_samples(1000)
-    outcome, _ = written(tmp_path / "kept", samples, np.arange(1000))
+    part, _ = written(tmp_path / "kept", samples, np.arange(1000))
     sizes = []
     monkeypatch.setattr(module, "read", lambda folder, places: sizes.append(len(places)) or read(folder, places))
-    export(tmp_path / "kept", outcome, samples, tmp_path / "out.npz")
+    export_all(part, samples, tmp_path / "out.npz")
     assert sum(sizes) == 1000
     assert max(sizes) <= 128
 
@@ -210,7 +243,8 @@ def test_an_attack_that_raises_leaves_nothing(tiny, monkeypatch: pytest.MonkeyPa
     with pytest.raises(MeasurementError, match="planted"):
         gate.result(case)
     assert sum(sizes) > 0  # some were on the disk already
-    assert not [one for one in (gate.foundry.store.folder / "measurements").rglob("*") if one.suffix != ".lock"]
+    # Neither a part, whole or begun, nor anything of it: only the locks.
+    assert {one.suffix for one in (gate.foundry.store.folder / "measurements").glob("*/*")} == {".lock"}
     with pytest.raises(MeasurementError, match="planted"):
         gate.export_examples(case, tiny.folder / "out")
     assert not (tiny.folder / "out").exists()
@@ -230,7 +264,7 @@ def test_a_writer_left_with_an_error_leaves_no_file(tmp_path: Path, error: BaseE
 
 def test_an_export_that_fails_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     samples = many_samples(200)
-    outcome, _ = written(tmp_path / "kept", samples, np.arange(200))
+    part, _ = written(tmp_path / "kept", samples, np.arange(200))
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "case.npz").write_bytes(b"old")
 
@@ -239,7 +273,7 @@ def test_an_export_that_fails_leaves_the_old_one(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(module, "read", full)
     with pytest.raises(OSError, match="No space left"):
-        export(tmp_path / "kept", outcome, samples, tmp_path / "out" / "case.npz")
+        export_all(part, samples, tmp_path / "out" / "case.npz")
     assert [(file.name, file.read_bytes()) for file in (tmp_path / "out").iterdir()] == [("case.npz", b"old")]
 
 
@@ -280,7 +314,7 @@ def test_large_images_are_scaled_down_and_a_lone_changed_value_is_still_seen(tmp
         labels=samples.labels, predictions=np.array([0, 1]), details={}, norms=np.array([np.inf, 0.125], np.float32),
         examples=examples.places,
     )  # fmt: skip
-    (picture,) = pictures(tmp_path, outcome, samples)
+    (picture,) = pictures_of_all(Part(outcome=outcome, folder=tmp_path), samples)
     original, difference = decoded(picture.original), decoded(picture.difference)
     assert original.shape == difference.shape == (83, 83, 3)
     assert max(original.shape) <= SIDE
@@ -302,8 +336,8 @@ def test_a_difference_is_magnified_as_far_as_it_can_be_shown(largest: float, fac
 
 def test_a_name_that_is_no_text_can_be_reported(tmp_path: Path) -> None:
     samples = many_samples(1)
-    outcome, _ = written(tmp_path, samples, np.arange(1))
+    part, _ = written(tmp_path, samples, np.arange(1))
     named = Samples(images=samples.images, labels=samples.labels, classes=samples.classes, names=("\udcff.png",))
-    (picture,) = pictures(tmp_path, outcome, named)
+    (picture,) = pictures_of_all(part, named)
     assert isinstance(picture, Picture)
     assert picture.name == "?.png"

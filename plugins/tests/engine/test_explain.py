@@ -13,6 +13,7 @@ PGD = Shift(
     kind="adversarial", name="pgd", attack="pgd", norm="linf", eps=0.004, detail="linf, eps 0.004, 40 steps"
 )  # fmt: skip
 BROKEN = Finding(
+    policy="edge",
     rule="holds under attack",
     subject="resnet18-fp60-amazon-pgd",
     metric="accuracy",
@@ -46,7 +47,7 @@ FAILED = replace(
 
 def test_the_message_is_the_one_of_the_design() -> None:
     assert (
-        explain(FAILED, "edge")
+        explain(FAILED)
         == """\
 resnet18 / fp60 / amazon under pgd (linf, eps 0.004, 40 steps)
   accuracy 41.2 % [39.6, 42.8] on 2,000 images; the reference holds 50.3 %
@@ -71,12 +72,12 @@ resnet18 / fp60 / amazon under pgd (linf, eps 0.004, 40 steps)
     ],
 )
 def test_the_heading_names_variant_and_shift(shift: Shift, expected: str) -> None:
-    assert explain(replace(FAILED, shift=shift), "edge").splitlines()[0] == expected
+    assert explain(replace(FAILED, shift=shift)).splitlines()[0] == expected
 
 
 def test_rules_that_pass_are_not_told() -> None:
     kept = replace(FAILED, findings=(replace(BROKEN, rule="floor", verdict="pass"), BROKEN))
-    assert explain(kept, "edge") == explain(FAILED, "edge")
+    assert explain(kept) == explain(FAILED)
 
 
 @pytest.mark.parametrize(
@@ -88,21 +89,22 @@ def test_rules_that_pass_are_not_told() -> None:
     ],
 )
 def test_a_finding_says_why_it_is_no_pass(verdict, waiver: str | None, expected: str) -> None:
-    line = explain(replace(FAILED, findings=(replace(BROKEN, verdict=verdict, waiver=waiver),)), "lab").splitlines()[2]
+    told = replace(BROKEN, policy="lab", verdict=verdict, waiver=waiver)
+    line = explain(replace(FAILED, findings=(told,))).splitlines()[2]
     assert line.startswith(f"  {expected}")
     assert line.endswith(f"[7.4, 10.9] ({waiver})" if waiver else "[7.4, 10.9]")
 
 
 def test_the_reference_is_not_compared_with_itself() -> None:
     alone = replace(FAILED, compression="none", reference_value=None)
-    assert explain(alone, "edge").splitlines()[1] == "  accuracy 41.2 % [39.6, 42.8] on 2,000 images"
+    assert explain(alone).splitlines()[1] == "  accuracy 41.2 % [39.6, 42.8] on 2,000 images"
 
 
 def test_a_case_that_broke_says_why_and_how_to_run_it_again() -> None:
     broken = replace(CaseResult.of(CASE, verdict="error", message="NaN logits"), reproduce="pytest -k x")
-    assert explain(broken, "edge").splitlines()[1:] == ["  NaN logits", "  pytest -k x"]
+    assert explain(broken).splitlines()[1:] == ["  NaN logits", "  pytest -k x"]
 
 
 def test_an_accuracy_of_zero_is_a_figure() -> None:
     lost = replace(FAILED, value=0.0, low=0.0, high=0.002)
-    assert explain(lost, "edge").splitlines()[1].startswith("  accuracy 0.0 % [0.0, 0.2] on 2,000 images")
+    assert explain(lost).splitlines()[1].startswith("  accuracy 0.0 % [0.0, 0.2] on 2,000 images")

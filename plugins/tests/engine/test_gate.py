@@ -64,7 +64,7 @@ def test_a_kept_measurement_is_used_and_a_damaged_one_is_made_again(tiny) -> Non
     assert not first.cached
     again = result(open_gate(path), "tiny-none-day")
     assert again.cached
-    kept = path.parent / "cache" / "measurements" / str(first.measurement) / OUTCOMES
+    kept = path.parent / "cache" / "measurements" / str(first.measurement) / f"0-{first.n}" / OUTCOMES
     whole = kept.read_bytes()
     Outcome(labels=np.zeros(3, dtype=np.int64), predictions=np.ones(3, dtype=np.int64), details={}).save(kept)
     mended = result(open_gate(path), "tiny-none-day")
@@ -147,7 +147,7 @@ def test_global_state_is_as_it_was(tiny) -> None:
 
 def test_a_measurement_can_be_traced_to_samples(tiny) -> None:
     found = result(open_gate(tiny.configure()), "tiny-fp25-day")
-    folder = tiny.folder / "cache" / "measurements" / str(found.measurement)
+    folder = tiny.folder / "cache" / "measurements" / str(found.measurement) / f"0-{found.n}"
     outcome = Outcome.load(folder / OUTCOMES, {})
     assert int(outcome.correct.sum()) == found.correct
     assert json.loads((folder / "seal.json").read_text())["identity"]["kind"] == "clean"
@@ -156,7 +156,8 @@ def test_a_measurement_can_be_traced_to_samples(tiny) -> None:
 def test_the_order_of_cases_changes_nothing(tiny) -> None:
     path = tiny.configure()
     forwards = {case.name: open_gate(path).result(case).measurement for case in make_plan(load(path)).cases}
-    contents = {file: file.read_bytes() for file in (tiny.folder / "cache" / "measurements").glob(f"*/{OUTCOMES}")}
+    contents = {file: file.read_bytes() for file in (tiny.folder / "cache" / "measurements").glob(f"*/*/{OUTCOMES}")}
+    assert len(contents) == len(forwards)
     other = tiny.configure(('cache = "cache"', 'cache = "other"'))
     gate = open_gate(other)
     for case in reversed(gate.plan.cases):

@@ -41,8 +41,12 @@ def right(correct: int, n: int) -> Counted:
     return counted(np.arange(n) < correct)
 
 
-def policy_of(*waivers: Waiver, confidence: float = 0.95, **settings: Any) -> Policy:
-    return Policy(name="edge", case_rules=(), run_rules=(), waivers=waivers, confidence=confidence, **settings)
+def policy_of(*waivers: Waiver, **settings: Any) -> Policy:
+    given = {"confidence": 0.95, "scope": "population", **settings}
+    return Policy(name="edge", case_rules=(), run_rules=(), waivers=waivers, **given)
+
+
+ON_THE_TEST_SET = policy_of(scope="test_set")
 
 
 def judge(
@@ -177,6 +181,133 @@ def test_other_samples_are_refused(opponent: str) -> None:
 def test_nothing_measured_is_never_judged() -> None:
     with pytest.raises(ValueError, match="nothing was measured"):
         judge(counted([]), floor(0.1))
+
+
+# On the test set itself.
+
+
+@pytest.mark.parametrize("correct", [0, 1, 149, 150, 151, 200])
+@pytest.mark.parametrize("early_stop", [False, "certain", "confident"])
+def test_on_the_test_set_a_floor_is_a_fact(correct: int, early_stop: Any) -> None:
+    policy = policy_of(scope="test_set", early_stop=early_stop)
+    result = judge(right(correct, 200), floor(0.75), policy=policy)
+    (finding,) = result.findings
+    share = correct / 200
+    assert (finding.value, finding.low, finding.high) == (share, share, share)
+    assert (result.low, result.high) == (share, share)
+    assert finding.verdict == ("pass" if correct >= 150 else "fail")
+    assert finding.message == f"min 75.0 %; the accuracy is {100 * share:.1f}"
+
+
+@pytest.mark.parametrize(("lost", "gained"), [(30, 6), (31, 6), (29, 6), (0, 0), (3, 20), (24, 0)])
+def test_on_the_test_set_a_drop_is_a_fact(lost: int, gained: int) -> None:
+    compressed, reference = pair(200, lost, gained)
+    result = judge(compressed, drop(0.12), policy=ON_THE_TEST_SET, reference=reference)
+    (finding,) = result.findings
+    net = (lost - gained) / 200
+    assert (finding.value, finding.low, finding.high) == (net, net, net)
+    assert (result.drop, result.drop_low, result.drop_high) == (net, net, net)
+    assert finding.verdict == ("pass" if lost - gained <= 24 else "fail")
+    assert finding.message == f"max_drop 12.0 points; the drop is {100 * net:.1f}"
+
+
+@pytest.mark.parametrize("n", [1, 3, 7, 30, 49, 281, 999])
+def test_a_fact_equals_the_share_to_the_last_bit(n: int) -> None:
+    # A limit that is the very figure is kept, and the next number beyond it is not.
+    for correct in range(0, n + 1, max(1, n // 40)):
+        share = correct / n
+        assert judge(right(correct, n), floor(share), policy=ON_THE_TEST_SET).verdict == "pass"
+        if share < 1:
+            above = math.nextafter(share, 1)
+            assert judge(right(correct, n), floor(above), policy=ON_THE_TEST_SET).verdict == "fail"
+        compressed, reference = pair(n, correct, 0)
+        assert judge(compressed, drop(share), policy=ON_THE_TEST_SET, reference=reference).verdict == "pass"
+        if share > 0:
+            below = math.nextafter(share, 0)
+            assert judge(compressed, drop(below), policy=ON_THE_TEST_SET, reference=reference).verdict == "fail"
+
+
+# Measured in part.
+
+
+def part(counted: Counted, n: int, total: int) -> Counted:
+    return Counted(correct=counted.correct[:n], labels=np.zeros(total, np.int64), classes=counted.classes)
+
+
+def test_the_rest_of_a_test_set_decides_nothing_where_it_cannot_turn_the_verdict() -> None:
+    # 60 of the first 80 are right: of all 100 that makes 60 to 80.
+    policy = policy_of(scope="test_set", early_stop="certain")
+    found = part(right(60, 80), 80, 100)
+    for limit, verdict in ((0.6, "pass"), (0.61, "undecided"), (0.8, "undecided"), (0.81, "fail")):
+        (finding,) = judge(found, floor(limit), policy=policy).findings
+        assert (finding.verdict, finding.low, finding.high, finding.value) == (verdict, 0.6, 0.8, 0.75)
+        assert finding.message == f"min {100 * limit:.1f} %; the accuracy is 75.0 [60.0, 80.0]"
+
+
+def test_a_short_baseline_leaves_open_what_it_does_not_hold() -> None:
+    # 10 lost among the 80 samples that it holds: of all 100 that makes a drop of -10 to 30 points.
+    compressed, reference = pair(80, 10, 0)
+    whole = counted(np.append(compressed.correct, np.ones(20, dtype=bool)))
+    standard = part(reference, 80, 100)
+    for limit, verdict in ((0.3, "pass"), (0.29, "undecided"), (0.0, "undecided")):
+        (finding,) = judge(whole, drop(limit, "baseline"), policy=ON_THE_TEST_SET, baseline=standard).findings
+        assert (finding.verdict, finding.value, finding.low, finding.high) == (verdict, 0.125, -0.1, 0.3)
+    assert finding.message == (
+        "max_drop 0.0 points; the drop from the baseline is 12.5 [-10.0, 30.0] "
+        "on the first 80 samples, all that the baseline holds"
+    )
+
+
+def test_a_row_in_part_tells_how_far_it_got() -> None:
+    reference = part(right(80, 80), 80, 100)
+    result = judge(part(right(60, 80), 80, 100), policy=policy_of(early_stop="certain"), reference=reference)
+    assert (result.n, result.n_total, result.correct, result.value, result.drop) == (80, 100, 60, 0.75, 0.25)
+    (loss,) = result.most_lost
+    assert (loss.n, loss.reference, loss.value) == (80, 1.0, 0.75)
+
+
+# Who must prove what.
+
+
+@pytest.mark.parametrize(
+    ("prove", "on_undecided", "verdict", "red"),
+    [
+        (None, "fail", "undecided", True),
+        (None, "pass", "undecided", False),
+        ("good", "fail", "fail", True),
+        ("bad", "fail", "pass", False),
+    ],
+)
+def test_what_is_not_proven_goes_against_whoever_had_to(prove: Any, on_undecided: Any, verdict: str, red: bool) -> None:
+    policy = policy_of(prove=prove, on_undecided=on_undecided)
+    result = judge(right(150, 200), floor(0.75), policy=policy)
+    (finding,) = result.findings
+    assert (finding.verdict, result.verdict, policy.is_red(finding.verdict)) == (verdict, verdict, red)
+    assert finding.message.endswith("]" if prove is None else f"]: not proven {prove}")
+    # What is proven stays proven, whoever had to.
+    assert judge(right(199, 200), floor(0.75), policy=policy).verdict == "pass"
+    assert judge(right(100, 200), floor(0.75), policy=policy).verdict == "fail"
+
+
+@pytest.mark.parametrize("prove", ["good", "bad"])
+def test_while_samples_are_to_come_nothing_is_concluded(prove: Any) -> None:
+    policy = policy_of(prove=prove, early_stop="certain")
+    assert judge(part(right(60, 80), 80, 100), floor(0.75), policy=policy).verdict == "undecided"
+
+
+def test_a_waiver_covers_what_was_not_proven_good_and_is_not_spent_on_what_was_not_proven_bad() -> None:
+    current = waiver(date(2026, 12, 31))
+    for prove, verdict in (("good", "waived"), ("bad", "pass")):
+        (finding,) = judge(right(150, 200), floor(0.75), policy=policy_of(current, prove=prove)).findings
+        assert (finding.verdict, finding.waiver_index) == (verdict, 0 if prove == "good" else None)
+
+
+def test_findings_may_be_judged_at_another_confidence_than_the_row() -> None:
+    found = right(150, 200)
+    result = judge_case(case_of(), found, {}, [floor(0.7)], policy_of(), TODAY, confidence=0.999)
+    row, strict = clopper_pearson(150, 200, 0.95), clopper_pearson(150, 200, 0.999)
+    assert (result.low, result.high) == (row.low, row.high)
+    assert (result.findings[0].low, result.findings[0].high) == (strict.low, strict.high)
 
 
 # Several rules, and none.

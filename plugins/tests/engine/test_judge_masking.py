@@ -35,10 +35,15 @@ def details(n: int = N) -> dict[str, Any]:
 
 
 def judge(
-    found: dict[str, Any], *rules: CaseRule, waivers: tuple[Waiver, ...] = (), confidence: float = 0.95, n: int = N
+    found: dict[str, Any],
+    *rules: CaseRule,
+    waivers: tuple[Waiver, ...] = (),
+    confidence: float = 0.95,
+    n: int = N,
+    **settings: Any,
 ) -> CaseResult:
     counted = Counted(correct=np.arange(n) < 47, labels=np.zeros(n, np.int64), classes=("cat",))
-    policy = Policy(name="edge", case_rules=(), run_rules=(), waivers=waivers, confidence=confidence)
+    policy = Policy(name="edge", case_rules=(), run_rules=(), waivers=waivers, confidence=confidence, **settings)
     return judge_masking(CASE, counted, found, 0.02, rules, policy, TODAY)
 
 
@@ -110,7 +115,7 @@ def test_the_message_says_what_was_found_what_it_means_and_what_to_do() -> None:
 
 def test_the_terminal_says_it_in_lines_that_a_person_can_read() -> None:
     result = replace(judge(planted("zero gradient", 97)), reproduce="pytest -k net-fp60-amazon-linf")
-    lines = explain(result, "edge").splitlines()
+    lines = explain(result).splitlines()
     assert lines[0] == "net / fp60 / amazon checked for gradient masking (linf, eps 0.0235)"
     assert lines[1].startswith(
         "  47 of 100 images, all right without attack, stand under all attacks together: 47.0 % ["
@@ -134,7 +139,7 @@ def test_waivers_hold_as_for_any_finding(where: dict[str, str], until: date, ver
     waiver = Waiver(where=where, until=until, reason="ticket 1")
     result = judge(planted("loss scale", 25), waivers=(waiver,))
     assert result.verdict == verdict
-    line = explain(result, "edge").splitlines()[2]
+    line = explain(result).splitlines()[2]
     assert line.startswith("  waived: masking: loss scale: ") == (verdict == "waived")
     assert ("2026-06-14: ticket 1)" in line) == (until.day == 14)
 
@@ -142,6 +147,19 @@ def test_waivers_hold_as_for_any_finding(where: dict[str, str], until: date, ver
 def test_a_rule_that_names_masking_judges_the_share_that_stands() -> None:
     result = judge(details(), CaseRule(name="floor", where={"kind": "masking"}, min=0.9))
     assert (result.verdict, failed(result), len(result.findings)) == ("fail", ["floor"], 7)
+
+
+@pytest.mark.parametrize("scope", ["test_set", "population"])
+@pytest.mark.parametrize("early_stop", [False, "certain", "confident"])
+def test_few_samples_stay_samples_whatever_the_scope(scope: Any, early_stop: Any) -> None:
+    # 47 of the 100 that were chosen say nothing certain of the test set that they were chosen from.
+    rule = CaseRule(name="floor", where={"kind": "masking"}, min=0.45)
+    result = judge(details(), rule, scope=scope, early_stop=early_stop)
+    expected = clopper_pearson(47, N, 0.95)
+    assert result.verdict == "undecided"
+    assert (result.low, result.high) == (expected.low, expected.high)
+    assert (result.findings[0].low, result.findings[0].high) == (expected.low, expected.high)
+    assert judge(planted("loss scale", 3), scope=scope, early_stop=early_stop, prove="bad").verdict == "fail"
 
 
 def test_nothing_uncounted_is_judged() -> None:

@@ -49,8 +49,9 @@ SHARES = MeasuredShares(
 )
 
 
-def judged(component: Any, shares: MeasuredShares = SHARES, *waivers: Waiver, confidence: float = 0.99) -> Finding:
-    policy = Policy(name="edge", case_rules=(), run_rules=(), waivers=waivers, confidence=confidence)
+def judged(component: Any, shares: MeasuredShares = SHARES, *waivers: Waiver, **settings: Any) -> Finding:
+    given = {"scope": "population", **settings}
+    policy = Policy(name="edge", case_rules=(), run_rules=(), waivers=waivers, **given)
     shifts = component.needs(tuple(shares.predicted))
     return judge_overall(VARIANT, RunRule(name="keeps", component=component), shares, shifts, policy, TODAY)
 
@@ -122,6 +123,64 @@ def test_few_images_that_all_agree_prove_little() -> None:
     assert "right→wrong 0.0 %" in finding.message
 
 
+@pytest.mark.parametrize(
+    ("component", "value", "verdict", "told"),
+    [
+        (MeanCorruptionAccuracy(min=0.6), 0.6, "pass", "min 60.0 %; the mean_corruption_accuracy is 60.0 %"),
+        (MeanCorruptionAccuracy(min=0.601), 0.6, "fail", "min 60.1 %; the mean_corruption_accuracy is 60.0 %"),
+        (Mce(max=1.3, partial=True), 4 / 3, "fail", "max 130.0; the mce_partial is 133.3"),
+        (Mce(max=1.4, partial=True), 4 / 3, "pass", "max 140.0; the mce_partial is 133.3"),
+        (WorstDomain(min=0.4), 0.4, "pass", "min 40.0 %; the worst_domain is 40.0 %"),
+        (WorstDomain(min=0.41), 0.4, "fail", "min 41.0 %; the worst_domain is 40.0 %"),
+    ],
+)
+def test_on_the_test_set_a_figure_is_a_fact(component: Any, value: float, verdict: str, told: str) -> None:
+    finding = judged(component, scope="test_set")
+    assert (finding.value, finding.low, finding.high) == pytest.approx((value,) * 3)
+    assert finding.low == finding.value == finding.high
+    assert finding.verdict == verdict
+    assert finding.message.startswith(f"{told}, on ")
+
+
+def test_on_the_test_set_both_bounds_are_facts() -> None:
+    finding = judged(Retention(min=0.8, floor=0.6), scope="test_set")
+    assert finding.verdict == "fail"
+    assert finding.message == (
+        "min 80.0 %; the retention is 66.7 %; floor 60.0 %; the mean_corruption_accuracy is 60.0 %, on 1,000 images; "
+        "all must hold"
+    )
+    assert judged(Retention(min=0.6, floor=0.6), scope="test_set").verdict == "pass"
+
+
+def test_on_the_test_set_what_no_resample_could_bound_is_still_a_fact() -> None:
+    nearly = MeasuredShares(classes=("a", "b"), predicted={FOG: outcomes(0.9, 0.999)}, accuracies={}, seed=0)
+    finding = judged(Mce(max=1.0, partial=True), nearly, scope="test_set")
+    assert (finding.verdict, finding.value) == ("fail", pytest.approx(100))
+
+
+@pytest.mark.parametrize(
+    ("prove", "verdict", "told"),
+    [(None, "undecided", ""), ("good", "fail", ": not proven good"), ("bad", "pass", ": not proven bad")],
+)
+def test_what_is_not_proven_goes_against_whoever_had_to(prove: Any, verdict: str, told: str) -> None:
+    finding = judged(MeanCorruptionAccuracy(min=0.6), prove=prove)
+    assert finding.verdict == verdict
+    assert finding.message.endswith(f", on 1,000 images{told}")
+    assert judged(MeanCorruptionAccuracy(min=0.5), prove=prove).verdict == "pass"
+    assert judged(MeanCorruptionAccuracy(min=0.7), prove=prove).verdict == "fail"
+
+
+def test_a_stricter_confidence_widens_the_interval() -> None:
+    rule = RunRule(name="keeps", component=MeanCorruptionAccuracy(min=0.565))
+    policy = Policy(name="edge", case_rules=(), run_rules=(), scope="population", confidence=0.9)
+    given = (VARIANT, rule, SHARES, (FOG,), policy, TODAY)
+    own, strict = judge_overall(*given), judge_overall(*given, 0.99)
+    assert own.verdict == "pass"
+    assert strict.verdict == "undecided"
+    expected = percentile_interval(SHARES.right(FOG)[1:], 0.99)
+    assert (strict.low, strict.high) == (expected.low, expected.high)
+
+
 def test_without_a_value_it_is_incomplete_and_no_waiver_covers_it() -> None:
     perfect = MeasuredShares(classes=("a", "b"), predicted={FOG: outcomes(0.9, 1.0)}, accuracies={}, seed=0)
     waiver = Waiver(where={"compression": "fp60"}, until=TODAY, reason="known")
@@ -146,7 +205,8 @@ def test_a_failing_rule_may_be_waived() -> None:
 
 
 def test_what_could_not_be_measured_says_why() -> None:
-    finding = unjudged(VARIANT, RunRule(name="keeps", component=Mce(max=1.1)), "no such file")
+    policy = Policy(name="edge", case_rules=(), run_rules=())
+    finding = unjudged(VARIANT, RunRule(name="keeps", component=Mce(max=1.1)), policy, "no such file")
     assert (finding.verdict, finding.value, finding.metric) == ("incomplete", None, "mce")
     assert finding.message == "max 110.0; mce was not measured: no such file"
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from robustgate.core.components import Reading
 from robustgate.engine import latency
-from robustgate.engine.latency import MOST_ROUNDS, Program, one_by_one, time_in_turn, timing
+from robustgate.engine.latency import MOST_ROUNDS, Durations, Program, one_by_one, time_in_turn
 from robustgate.engine.subjects import OnnxSubject, TorchSubject, load_file
 from robustgate.statistics.median import fewest_values, median_interval
 
@@ -49,7 +49,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_medians_ratio_and_order_are_known(clock: Clock) -> None:
     variant, reference = clock.subject("variant", cycle([0.003])), clock.subject("reference", cycle([0.005]))
-    single, many = time_in_turn(variant, reference, IMAGES, 0.99)
+    single, many = (one.at(0.99) for one in time_in_turn(variant, reference, IMAGES, 0.99))
     assert (single.batch, many.batch) == (1, 32)
     assert single.median_ms == pytest.approx(3)
     assert many.median_ms == pytest.approx(96)
@@ -66,7 +66,8 @@ def test_a_machine_that_slows_down_moves_the_times_and_not_the_ratio(clock: Cloc
     pace = [1.0] * 200 + [3.0] * 10_000
     variant = clock.subject("variant", (0.002 * slow for slow in pace))
     reference = clock.subject("reference", (0.004 * slow for slow in pace))
-    (found,) = time_in_turn(variant, reference, {1: IMAGES[1]}, 0.99)
+    (timed,) = time_in_turn(variant, reference, {1: IMAGES[1]}, 0.99)
+    found = timed.at(0.99)
     assert found.ratio_low == pytest.approx(0.5) == pytest.approx(found.ratio_high)
     assert found.high_ms == pytest.approx(3 * found.low_ms) == pytest.approx(6)
 
@@ -79,7 +80,7 @@ def test_fast_programs_stop_at_the_most_rounds_and_slow_ones_have_enough_for_an_
     ):
         subjects = [clock.subject(name, cycle([seconds])) for name in ("variant", "reference")]
         (found,) = time_in_turn(subjects[0], subjects[1], {1: IMAGES[1]}, confidence)
-        assert found.rounds == rounds
+        assert found.at(confidence).rounds == rounds
 
 
 def test_another_instrument_runs_the_single_image_alone(clock: Clock) -> None:
@@ -91,13 +92,13 @@ def test_another_instrument_runs_the_single_image_alone(clock: Clock) -> None:
 
     subjects = [clock.subject(name, cycle([0.004])) for name in ("variant", "reference")]
     single, _ = time_in_turn(subjects[0], subjects[1], IMAGES, 0.99, instrument)
-    assert watched == [single.rounds] == [250]
+    assert watched == [len(single.seconds)] == [250]
 
 
 def test_intervals_are_those_of_the_medians() -> None:
     ours = [0.01 + 0.001 * ((7 * index) % 31) for index in range(31)]
     theirs = [0.02 + 0.001 * ((11 * index) % 31) for index in range(31)]
-    found = timing(8, ours, theirs, 0.95)
+    found = Durations(batch=8, seconds=tuple(ours), reference=tuple(theirs)).at(0.95)
     times, ratios = (
         median_interval(ours, 0.95),
         median_interval([a / b for a, b in zip(ours, theirs, strict=True)], 0.95),

@@ -536,12 +536,12 @@ def test_a_file_without_gradient_is_not_checked(planned, tmp_path: Path) -> None
 
 def test_rules_for_accuracies_leave_the_checks_alone_unless_they_name_them(planned) -> None:
     plan = planned((OFF, ""))
-    assert all("masking" not in [rule.name for rule in rules] for rules in plan.case_rules.values())
-    assert not any(plan.case_rules.get(case.name) for case in checked(plan)), "the floor for all cases"
+    assert all("masking" not in [rule.name for rule in rules] for rules in plan.policies[0].case_rules.values())
+    assert not any(plan.policies[0].case_rules.get(case.name) for case in checked(plan)), "the floor for all cases"
     assert all(plan.opponents(case) == {} for case in checked(plan))
     rule = '\n[[policies.edge.rules]]\nname = "stands"\nmin = 0.1\nwhere = { kind = "masking", norm = "l2" }\n'
     named = planned((OFF, ""), extra=rule)
-    assert [case.name for case in checked(named) if named.case_rules.get(case.name)] == [
+    assert [case.name for case in checked(named) if named.policies[0].case_rules.get(case.name)] == [
         case.name for case in checked(named) if case.shift.norm == "l2"
     ]
     with pytest.raises(ConfigurationError, match="rule 'stands' selects no case"):

@@ -25,14 +25,14 @@ def test_what_compares_with_the_reference_judges_all_but_it(planned) -> None:
         + rule("kept", '"agreement"\nmin = 0.9', 'compression = "fp*"')
         + rule("mce", '"mce"\nmax = 1.1\npartial = true')
     )
-    assert {name: [one.name for one in rules] for name, rules in plan.run_rules.items()} == {
+    assert {name: [one.name for one in rules] for name, rules in plan.policies[0].run_rules.items()} == {
         "resnet18-none-amazon": ["mean"],
         "resnet18-control-amazon": ["mean", "mce"],
         "resnet18-fp60-amazon": ["mean", "kept", "mce"],
         "resnet18-fp60_ptsq-amazon": ["mean", "kept", "mce"],
         "resnet18-fp25-amazon": ["mean", "kept", "mce"],
     }
-    rules = plan.run_rules["resnet18-fp60-amazon"]
+    rules = plan.policies[0].run_rules["resnet18-fp60-amazon"]
     assert rules_of("overall", rules) == rules
     assert rules_of("cost", rules) == rules_of("latency", rules) == ()
 
@@ -58,14 +58,14 @@ def test_a_pair_that_does_not_start_here_is_missed(planned) -> None:
         planned(changes, extra=extra)
     assert "rule 'far' on resnet18-control-webcam, " in str(caught.value)
     assert "it needs a domain pair from this source, and shifts.pairs has none" in str(caught.value)
-    assert planned(changes, extra=extra.replace("rule = ", 'where = { source = "amazon" }\nrule = ')).run_rules
+    assert planned(changes, extra=extra.replace("rule = ", 'where = { source = "amazon" }\nrule = ')).policies[0].run_rules
 
 
 def test_a_line_needs_three_models_or_to_be_given(planned) -> None:
     told = refused(planned, rule("rho", '"effective_robustness"\nmin = -0.02'))
     assert "it needs at least 3 uncompressed models of the source domain, and there is 1" in told
     given = rule("rho", '"effective_robustness"\nmin = -0.02\nslope = 0.7\nintercept = -0.9')
-    assert planned(extra=given).run_rules["resnet18-none-amazon"]
+    assert planned(extra=given).policies[0].run_rules["resnet18-none-amazon"]
 
 
 @pytest.mark.parametrize("settings", ['"relative_mce"\nmax = 1.0', '"retention"\nmin = 0.7'])

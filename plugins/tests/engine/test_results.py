@@ -31,10 +31,11 @@ def every(plan: Plan, **verdicts: Verdict) -> dict[tuple[str, str], CaseResult]:
     return {key(case): measured(case, verdicts.get(case.name.split("-")[-1], "pass")) for case in plan.cases}
 
 
-def finding(subject: str, verdict: Verdict = "pass", rule: str = "fits", waiver: str | None = None) -> Finding:
+def finding(subject: str, verdict: Verdict = "pass", rule: str = "fits", **fields: Any) -> Finding:
     figures = {"limit": 3e6, "value": 1.0, "low": 1.0, "high": 1.0}
     kind = {"metric": "size_bytes", "limit_kind": "max"}
-    return Finding(rule=rule, subject=subject, verdict=verdict, waiver=waiver, message="", **figures, **kind)
+    given = {"policy": "edge", **figures, **kind, **fields}
+    return Finding(rule=rule, subject=subject, verdict=verdict, message="", **given)
 
 
 def run(
@@ -189,7 +190,7 @@ FAST = '\n[[policies.edge.rules]]\nname = "fast"\nrule = "latency"\nmax = "5 ms"
 
 
 def test_each_test_judges_its_own_rules_on_variants(planned) -> None:
-    rules = planned(extra=SIZE + FAST).run_rules[PRUNED[2]]
+    rules = planned(extra=SIZE + FAST).policies[0].run_rules[PRUNED[2]]
     assert [rule.name for rule in rules_of("cost", rules)] == ["fits"]
     assert [rule.name for rule in rules_of("latency", rules)] == ["fast"]
 
@@ -241,14 +242,14 @@ reason = "ticket 1"
 def test_a_waiver_counts_the_findings_that_it_covers(planned) -> None:
     plan = planned(extra=TICKETS)
     cases = every(plan)
-    waived = "until 2026-12-31: ticket 1"
     for place in list(cases):
         name = place[1]
         if name.endswith("pgd") or name == "resnet18-fp25-amazon-far":
-            marked = finding(name, "waived", "floor", waived)
+            by = 0 if name.endswith("pgd") else 1
+            marked = finding(name, "waived", "floor", waiver="until 2026-12-31: ticket 1", waiver_index=by)
             cases[place] = replace(cases[place], verdict="waived", findings=(marked, finding(name, rule="more")))
         if place == ("clean", "resnet18-fp25-amazon"):
-            late = finding(name, "fail", "floor", "expired on 2026-06-14: ticket 1")
+            late = finding(name, "fail", "floor", waiver="expired on 2026-06-14: ticket 1", waiver_index=2)
             cases[place] = replace(cases[place], verdict="fail", findings=(late,))
     results = run(plan, cases)
     assert [(one.findings, one.expired) for one in results.waivers] == [(5, False), (1, False), (1, True), (0, True)]
@@ -259,7 +260,7 @@ def test_a_waiver_counts_the_findings_that_it_covers(planned) -> None:
 def test_a_waiver_counts_findings_on_variants(planned) -> None:
     cover = '\n[[policies.edge.waivers]]\nwhere = { compression = "fp*" }\nuntil = 2026-06-15\nreason = "r"\n'
     plan = planned(extra=SIZE + cover)
-    findings = [finding(name, "waived", waiver="until 2026-06-15: r") for name in PRUNED]
+    findings = [finding(name, "waived", waiver="until 2026-06-15: r", waiver_index=0) for name in PRUNED]
     results = run(plan, every(plan), findings)
     assert results.run.verdict == "waived"
     assert [(one.findings, one.expired) for one in results.waivers] == [(3, False)], "it holds on its last day"

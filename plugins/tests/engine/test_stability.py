@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from robustgate.config import Policy
+from robustgate.config import Policy, RunRule
 from robustgate.core.components import Samples
 from robustgate.core.records import Case, Shift, Variant
 from robustgate.engine.examples import Examples, read
@@ -54,7 +54,8 @@ def verdict(outcome, rule):
     case = Case(variant=Variant(model="m", source="d", compression="none"), shift=Shift(kind="stability", name="s"))
     policy = Policy(name="p", case_rules=(), run_rules=())
     counted = Counted(correct=outcome.correct, labels=outcome.labels, classes=("dark", "bright"))
-    return judge_stability(case, counted, outcome.details, "steady", rule, policy, date(2026, 1, 1))
+    named = RunRule(name="steady", component=rule)
+    return judge_stability(case, counted, outcome.details, named, policy, date(2026, 1, 1))
 
 
 # Means 0.3, 0.302, ... : the k-th brightest crosses one half at a brightness that is known.

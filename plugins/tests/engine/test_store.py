@@ -116,6 +116,37 @@ def test_a_builder_that_raises_leaves_nothing_and_the_next_one_builds(tmp_path: 
     assert build.built == 2
 
 
+def test_a_part_is_an_entry_of_its_own(tmp_path: Path) -> None:
+    store, build = Store(tmp_path), Builder()
+    assert store.parts("kind", IDENTITY) == ()
+    place, kept = store.entry("kind", IDENTITY, build, "0-50")
+    other, _ = store.entry("kind", IDENTITY, build, "50-100")
+    assert (kept, build.built) == (False, 2)
+    assert (place, other) == tuple(store.place("kind", IDENTITY) / name for name in ("0-50", "50-100"))
+    assert store.parts("kind", IDENTITY) == ("0-50", "50-100")
+    assert store.parts("kind", {**IDENTITY, "seed": 2}) == store.parts("other", IDENTITY) == ()
+    (place / "one.bin").write_bytes(b"")
+    assert store.entry("kind", IDENTITY, build, "50-100") == (other, True)
+    assert store.entry("kind", IDENTITY, build, "0-50") == (place, False)
+    assert build.built == 3
+
+
+def test_what_is_still_being_built_is_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+    seen = []
+
+    def rename(place: Path, target: Path) -> None:
+        assert (place / SEAL).is_file()
+        seen.append((target.name, store.parts("kind", IDENTITY)))
+        os.rename(place, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    for name in ("0-50", "50-100"):
+        store.entry("kind", IDENTITY, Builder(), name)
+    assert seen == [("0-50", ()), ("50-100", ("0-50",))]
+    assert store.parts("kind", IDENTITY) == ("0-50", "50-100")
+
+
 PROCESS = """
 import os, sys, time
 from pathlib import Path

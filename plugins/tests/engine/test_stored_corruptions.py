@@ -14,6 +14,7 @@ from robustgate.config import load
 from robustgate.core.errors import DomainError
 from robustgate.core.records import Case
 from robustgate.engine.gate import Gate
+from robustgate.engine.measure import Outcome
 from robustgate.engine.plan import make_plan
 from robustgate.reports.details import details
 from robustgate.zoo import cifar_resnet
@@ -71,6 +72,14 @@ def gate(project: Path) -> Gate:
     return Gate(make_plan(load(project / "robustgate.toml")), today=date(2026, 1, 1))
 
 
+def measured(found: Gate, case: Case) -> Outcome:
+    """What was measured of a case, in the order in which its images are stored."""
+    measurements = found.measurements
+    in_order, numbers = measurements.in_split_order(case, measurements.of(case))
+    np.testing.assert_array_equal(numbers, np.arange(measurements.total(case)))
+    return in_order.outcome
+
+
 def corrupted(found: Gate) -> list[Case]:
     return [case for case in found.plan.cases if case.shift.kind == "corruption"]
 
@@ -98,7 +107,7 @@ def test_the_gate_measures_what_is_stored(project: Path, reference: dict[str, np
     assert len(cases) == len(NAMES) * len(SEVERITIES)
     for case in cases:
         images = reference[case.shift.corruption][case.shift.severity - 1]
-        outcome = found.measurements.of(case).outcome
+        outcome = measured(found, case)
         np.testing.assert_array_equal(outcome.predictions, forward(images))
         np.testing.assert_array_equal(outcome.labels, reference["labels"])
         result = found.result(case)
@@ -110,7 +119,7 @@ def test_the_gate_measures_what_is_stored(project: Path, reference: dict[str, np
 def test_other_stored_images_are_another_measurement(project: Path, reference: dict[str, np.ndarray]) -> None:
     def measurements() -> dict[str, str]:
         found = gate(project)
-        return {case.shift.name: found.measurements.of(case).folder.name for case in corrupted(found)}
+        return {case.shift.name: found.measurements.key(case) for case in corrupted(found)}
 
     before = measurements()
     assert measurements() == before
@@ -128,7 +137,7 @@ def test_a_stored_image_is_what_it_is_whatever_the_seed(project: Path) -> None:
     path.write_text(path.read_text().replace("[gate]\n", "[gate]\nseed = 7\n"))
     second = gate(project)
     for case in corrupted(first):
-        found = [one.measurements.of(case).outcome.predictions for one in (first, second)]
+        found = [measured(one, case).predictions for one in (first, second)]
         np.testing.assert_array_equal(*found)
 
 
@@ -140,7 +149,7 @@ def test_classes_are_matched_by_name(project: Path, reference: dict[str, np.ndar
     found = gate(project)
     case = corrupted(found)[0]
     assert found.measurements.samples(case).classes[0] == "airplane"
-    np.testing.assert_array_equal(found.measurements.of(case).outcome.labels, reference["labels"])
+    np.testing.assert_array_equal(measured(found, case).labels, reference["labels"])
 
 
 def test_classes_that_do_not_match_are_one_error(project: Path) -> None:
@@ -169,7 +178,7 @@ def test_image_trees_are_measured_too(project: Path, reference: dict[str, np.nda
     path.write_text(path.read_text().replace(old, 'kind = "imagenet_c"\nroot = "tree"\nimage_size = 32'))
     found = gate(project)
     for case in corrupted(found):
-        outcome, samples = found.measurements.of(case).outcome, found.measurements.samples(case)
+        outcome, samples = measured(found, case), found.measurements.samples(case)
         expected = forward(reference[case.shift.corruption][case.shift.severity - 1])
         for name, prediction, label in zip(samples.names, outcome.predictions, outcome.labels, strict=True):
             row = int(Path(name).stem)

@@ -13,6 +13,7 @@ from robustgate.core.records import (
     CaseResult,
     ClassAccuracy,
     Finding,
+    PolicyRecord,
     Results,
     RunRecord,
     Shift,
@@ -107,6 +108,7 @@ def judged(case: Case, drop: float) -> Finding:
         verdict, waiver = "waived", "until 2026-12-31: retraining, ticket 4711"
     interval = f"{drop * 100:.1f} [{(drop - 0.0175) * 100:.1f}, {(drop + 0.0175) * 100:.1f}]"
     return Finding(
+        policy="digits",
         rule="holds under attack",
         subject=case.name,
         metric="accuracy",
@@ -162,6 +164,7 @@ def artifact(variant: Variant) -> VariantRecord:
 def size_finding(variant: Variant, size: int) -> Finding:
     verdict = "pass" if size <= 330_000 else "fail"
     return Finding(
+        policy="digits",
         rule="fits the device",
         subject=variant.name,
         metric="size_bytes",
@@ -191,6 +194,20 @@ def finished(results: Results) -> Results:
     return replace(results, run=run)
 
 
+POLICY = PolicyRecord(
+    name="digits",
+    confidence=0.99,
+    scope="population",
+    early_stop=False,
+    familywise="holm",
+    prove=None,
+    on_undecided="fail",
+    interval="clopper_pearson",
+    findings={"pass": 1, "fail": 1},
+    verdict="fail",
+)
+
+
 def build() -> Results:
     variants = [
         Variant(model="resnet20", source=source, compression=compression)
@@ -211,6 +228,7 @@ def build() -> Results:
         device="cpu",
         policy="digits",
         confidence=0.99,
+        policies=(POLICY,),
         processor="x86_64 avx512_vnni",
         versions={"robustgate": "0.1.0", "python": "3.11.7", "torch": "2.10.0", "onnxruntime": "1.23.2"},
         config="fixtures/robustgate.toml",
@@ -222,9 +240,12 @@ def build() -> Results:
         verdict="incomplete",
     )
     waiver = WaiverRecord(
+        policy="digits",
+        index=0,
         where={"source": "scene", "compression": "filter_pruning"},
         until="2026-12-31",
         reason="retraining, ticket 4711",
+        days_left=40,
         expired=False,
         findings=sum(case.verdict == "waived" for case in cases),
     )

@@ -412,7 +412,7 @@ def test_checks_for_masking_are_columns_that_show_verdicts(checked: Results) -> 
 def test_a_failed_check_stands_with_what_did_not_pass(checked: Results) -> None:
     text = Page(html.render(checked)).text
     failures = text[text.index("What did not pass, and why") : text.index("Accuracy Percent")]
-    assert 'rule "masking: more steps": masking: more steps: max 2.0 %; it is 31.0 %' in failures
+    assert 'rule "masking: more steps" of policy digits: masking: more steps: max 2.0 %; it is 31.0 %' in failures
     assert "walks 1 eps: 41 of 100 stand; more steps: 3 of 59 stand" in text
     assert "checks more steps: 3 speak of masking, 1 against it, of 100" in text
 

@@ -73,13 +73,13 @@ def test_verdict_comes_first_then_failures_then_the_rest(page: Page) -> None:
     text = flat(page.text)
     order = [
         "robustgate report · policy digits",
-        "✗ fail A rule of the policy is broken. 360 of 360 planned cases measured",
+        "✗ fail A rule of the policy is broken. 360 of 360 planned cases measured, on new data, intervals at 99 %",
         "What did not pass, and why ✗ fail resnet20 / filter_pruning / handwritten under gaussian_noise, severity 5",
         "? undecided resnet20",
         "Accuracy Percent",
         "All cases Intervals",
         "Costs variant",
-        "Waivers where",
+        "Waivers policy",
         "Provenance run",
         "Run it again pytest --pyargs robustness_tests",
     ]
@@ -183,7 +183,7 @@ def test_a_rule_on_variants_that_is_broken_stands_with_the_failures(results: Res
     broken = replace(results.findings[0], verdict="fail", message="max 100 kB; it is 163.8 kB")
     text = flat(Page(html.render(replace(results, findings=(broken,)))).text)
     failures = text[text.index("What did not pass, and why") : text.index("? undecided resnet20")]
-    told = 'fail resnet20 / filter_pruning / handwritten rule "fits the device": max 100 kB; it is 163.8 kB'
+    told = 'fail resnet20 / filter_pruning / handwritten rule "fits the device" of policy digits: max 100 kB; it is 163.8 kB'
     assert told in failures
 
 

@@ -23,7 +23,7 @@ def rows(table: str) -> list[list[str]]:
 
 def test_verdict_comes_first_then_failures(results: Results) -> None:
     text = markdown.render(results)
-    assert text.startswith("# robustgate: ✗ fail\n\nA rule of the policy is broken. Policy **digits**")
+    assert text.startswith("# robustgate: ✗ fail\n\nA rule of the policy is broken. Policy **digits**, on new data, ")
     headings = re.findall(r"^## (.*)$", text, re.MULTILINE)
     assert headings == [
         "What did not pass, and why",
@@ -50,7 +50,7 @@ def test_a_failure_tells_what_the_terminal_tells(single: Results) -> None:
     text = section(markdown.render(single), "What did not pass, and why")
     assert "### ✗ fail: resnet20 / filter_pruning / handwritten under gaussian_noise, severity 5" in text
     assert "- accuracy 41.2 % \\[39.6, 42.8\\] on 2,000 images; the reference holds 50.3 %" in text
-    assert '- rule "holds under attack": max_drop 10.0 points; the drop is 12.9 \\[11.1, 14.6\\]\n' in text
+    assert '- rule "holds under attack" of policy digits: max_drop 10.0 points; the drop is 12.9 \\[11.1, 14.6\\]\n' in text
     assert "- most lost: 3: 50.0 → 21.0 %, 8: 54.5 → 24.0 %" in text
 
 
@@ -125,7 +125,8 @@ def test_an_expired_waiver_is_seen(results: Results) -> None:
     expired = replace(results, waivers=(replace(results.waivers[0], expired=True),))
     assert "> **1 waiver of the policy has expired.**" in markdown.render(expired)
     assert rows(section(markdown.render(expired), "Waivers"))[2] == [
-        "source = scene, compression = filter_pruning", "2026-12-31", "expired", "2", "retraining, ticket 4711",
+        "digits", "source = scene, compression = filter_pruning", "2026-12-31", "expired", "2",
+        "retraining, ticket 4711",
     ]  # fmt: skip
 
 

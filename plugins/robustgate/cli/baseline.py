@@ -1,0 +1,121 @@
+"""The commands about the baseline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from robustgate.config import find, load
+from robustgate.core.errors import BaselineError, RobustgateError, listing
+from robustgate.engine.results import shown_path
+
+if TYPE_CHECKING:
+    from robustgate.core.records import Finding, Results
+    from robustgate.engine.baseline import Baseline
+    from robustgate.engine.revision import Change
+
+app = typer.Typer(
+    help='Keep a run as the standard of later ones: rules with max_drop_from = "baseline" compare with it.',
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@app.command()
+def accept(
+    results: Annotated[Path, typer.Argument(help="The results.json of the run.")],
+    config: Annotated[Path | None, typer.Option(help="The configuration, whose gate.baseline is written.")] = None,
+    output: Annotated[Path | None, typer.Option(help="The file to write, instead of gate.baseline.")] = None,
+    partial: Annotated[bool, typer.Option("--partial", help="Accept a run that measured some cases only.")] = False,
+    allow_red: Annotated[bool, typer.Option("--allow-red", help="Accept a run in which a rule was broken.")] = False,
+) -> None:
+    """Keep the outcomes of a run, sample by sample, in a file for git.
+
+    Example: robustgate baseline accept robustgate-report/results.json
+    """
+    from robustgate.engine.baseline import Baseline
+    from robustgate.reports.results_json import load as load_results
+
+    try:
+        path = output or _configured(config)
+        found = load_results(results)
+        accepted = Baseline.of(found)
+    except BaselineError as error:
+        raise _refused(f"{results}: {error}", 4) from error
+    except RobustgateError as error:
+        raise _refused(str(error), 4) from error
+    missing, red = _missing(found), _red(found)
+    if not accepted.cases:
+        raise _refused(f"{results}: no case was measured: nothing to accept")
+    if missing and not partial:
+        cases = f"{len(missing):,} of {found.run.planned:,} planned cases were"
+        raise _refused(f"{results}: {cases} not measured: {listing(missing)}; --partial accepts the others")
+    if red and not allow_red:
+        raise _refused(f"{results}: the run is red: {listing(red)}; --allow-red accepts it all the same")
+    changes = _changes(path, accepted)
+    accepted.write(path)
+    typer.echo(f"{shown_path(path)}: {len(accepted.cases):,} cases of run {accepted.run.id}")
+    for line in [*changes, *_stopped(accepted)]:
+        typer.echo(f"  {line}")
+
+
+def _configured(config: Path | None) -> Path:
+    source = config or find(Path.cwd())
+    if source is None:
+        raise RobustgateError("no robustgate.toml here that names the file to write: give --config or --output")
+    return load(source).gate.baseline
+
+
+def _refused(message: str, status: int = 1) -> typer.Exit:
+    typer.echo(f"robustgate: {message}", err=True)
+    return typer.Exit(status)
+
+
+def _missing(results: Results) -> list[str]:
+    return [f"{row.shift.kind}/{row.name}" for row in results.cases if row.value is None]
+
+
+def _red(results: Results) -> list[str]:
+    """Return what broke a rule; a case that only lacked a baseline did not, or no first one could be accepted."""
+    indulgent = {policy.name for policy in results.run.policies if policy.on_undecided == "pass"}
+
+    def is_red(finding: Finding) -> bool:
+        lacks_baseline = finding.against == "baseline" and finding.value is None
+        passes = finding.verdict in ("pass", "waived") or (
+            finding.verdict == "undecided" and finding.policy in indulgent
+        )
+        return not passes and not lacks_baseline
+
+    rows = [row for row in results.cases if row.verdict == "error" or any(map(is_red, row.findings))]
+    about = sorted({finding.subject for finding in results.findings if is_red(finding)})
+    return [*(f"{row.shift.kind}/{row.name}" for row in rows), *(f"a rule on {name}" for name in about)]
+
+
+def _stopped(accepted: Baseline) -> list[str]:
+    early = sum(case.n < case.n_total for case in accepted.cases.values())
+    told = f"cases that stopped early: {early:,}; a rule compares with their first samples only (early_stop)"
+    return [told] if early else []
+
+
+def _changes(path: Path, accepted: Baseline) -> list[str]:
+    """Return what differs from the baseline that stands at `path`, in lines."""
+    from robustgate.engine.baseline import Baseline
+    from robustgate.engine.revision import CONFIDENCE, revisions
+
+    if not path.exists():
+        return ["there was no baseline before"]
+    try:
+        before = Baseline.load(path)
+    except BaselineError as error:
+        return [f"the baseline before cannot be compared with: {error}"]
+    by_change: dict[Change, list[str]] = {}
+    for one in revisions(before, accepted):
+        by_change.setdefault(one.change, []).append(f"{one.name}: {one.told}" if one.told else one.name)
+    lines = [f"against run {before.run.id}, paired, intervals at {100 * CONFIDENCE:g} %:"]
+    for change in ("worse", "better", "new", "gone", "incomparable"):
+        lines += [f"{change}: {text}" for text in by_change.get(change, [])]
+    same, unclear = (len(by_change.get(change, [])) for change in ("same", "unclear"))
+    lines += [f"cases that differ by no more than chance: {unclear:,}"] if unclear else []
+    return [*lines, *([f"cases that are the same, sample by sample: {same:,}"] if same else [])]
