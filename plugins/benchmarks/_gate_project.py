@@ -51,11 +51,12 @@ def save_split(file: Path, samples: Samples) -> None:
 def write_data(folder: Path, count: int) -> Samples:
     """Write the splits of the domain, and return the test images: the first `count`, the classes in turn."""
     with np.load(DATA / "cifar" / "cifar10_train_10000.npz", allow_pickle=False) as arrays:
-        images, labels, classes = (arrays[key][:1200] for key in ("images", "labels", "classes"))
+        images, labels, classes = (arrays[key] for key in ("images", "labels", "classes"))
     train = Samples(images=images, labels=labels, classes=tuple(classes), names=("",) * len(labels))
     test = part(pictures(), slice(count))
-    for name, samples in (("train", part(train, slice(1000))), ("calibration", part(train, slice(1000, 1200)))):
-        save_split(folder / f"{name}.npz", samples)
+    # The file has its classes one after another: every tenth image, and every fiftieth between those.
+    for name, rows in (("train", slice(0, None, 10)), ("calibration", slice(5, None, 50))):
+        save_split(folder / f"{name}.npz", part(train, rows))
     save_split(folder / "test.npz", test)
     return test
 

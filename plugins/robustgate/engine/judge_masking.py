@@ -93,8 +93,7 @@ def judge_masking(
     if any(found.n != len(counted.correct) for found in counts.values()):
         raise ValueError(f"every check must be counted on the {len(counted.correct)} samples of the case")
     findings = tuple(
-        waived(_finding(case, name, counts[name], tolerance, policy), case.fields, policy, today)
-        for name in CHECKS
+        waived(_finding(case, name, counts[name], tolerance, policy), case.fields, policy, today) for name in CHECKS
     )
     verdict = worst([result.verdict, *(finding.verdict for finding in findings)])
     return replace(result, findings=(*result.findings, *findings), verdict=verdict)

@@ -83,7 +83,7 @@ def _rules(plan: Plan, judging: Judging, sizes: Mapping[str, int]) -> Iterator[s
             where = "" if len(failing) == len(own) else f" on {listing(failing)}"
             yield f"{told} cannot be satisfied{where}: {_why(own)}"
         elif stronger := _stronger(own, by_subject):
-            yield f"{told} says nothing: {stronger} asks for more on all that it judges"
+            yield f"{told} says nothing: {stronger} on all that it judges"
     for subject, found in by_subject.items():
         for one in found:
             for other in found:
@@ -105,14 +105,14 @@ def _why(limits: Sequence[Limit]) -> str:
 
 
 def _stronger(own: Sequence[Limit], by_subject: Mapping[str, Sequence[Limit]]) -> str:
-    """Return the rules that cover each of a rule's limits, or an empty text where one of them is not covered."""
+    """Return which rules ask for more than each of some limits, or an empty text where none does of one of them."""
     covering: dict[str, None] = {}
     for limit in own:
         found = next((one for one in by_subject[limit.subject] if _covers(one, limit, by_subject)), None)
         if found is None:
             return ""
         covering[f"rule {found.rule!r}"] = None
-    return " and ".join(covering)
+    return f"{' and '.join(covering)} {'asks' if len(covering) == 1 else 'ask'} for more"
 
 
 def _covers(one: Limit, limit: Limit, by_subject: Mapping[str, Sequence[Limit]]) -> bool:

@@ -12,6 +12,7 @@ from typing import Literal
 
 from robustgate.config import Policy, RunRule
 from robustgate.core.records import (
+    VERDICTS,
     Case,
     CaseResult,
     Finding,
@@ -112,7 +113,7 @@ def unmeasured(plan: Plan, results: Results, selected: Collection[tuple[str, str
     """Return the rules on variants without a figure among those that were selected, as (test, variant's name)."""
     known = {_place(finding) for finding in results.findings if finding.value is not None}
     return [
-        f"{rule.name!r} on {name}"
+        f"{rule.name!r} of policy {judging.policy.name} on {name}"
         for judging in plan.policies
         for name, rules in judging.run_rules.items()
         for test in VARIANT_TESTS
@@ -163,7 +164,8 @@ def _policy_record(
     """Return what a policy says of the run; a case that was not measured counts for every policy, as for the run."""
     policy = judging.policy
     own = [finding for finding in (*_findings(rows), *findings) if finding.policy == policy.name]
-    verdicts: list[Verdict] = [finding.verdict for finding in own]
+    counts = Counter(finding.verdict for finding in own)
+    verdicts: list[Verdict] = list(counts)
     verdicts += ["pass" if row.value is not None else row.verdict for row in rows]
     if not known >= _asked(judging):
         verdicts.append("incomplete")
@@ -176,7 +178,7 @@ def _policy_record(
         prove=policy.prove,
         on_undecided=policy.on_undecided,
         interval=policy.interval,
-        findings=dict(Counter(finding.verdict for finding in own)),
+        findings={verdict: counts[verdict] for verdict in VERDICTS if counts[verdict]},
         verdict=worst(verdicts),
     )
 

@@ -38,6 +38,7 @@ class Stopping:
         self.measurements = measurements
         self.standards = standards
         self.is_selected = is_selected
+        self._enough: dict[tuple[str, str], int] = {}
         self._left_over: dict[str, float] = {}
 
     def seen(self, case: Case) -> Seen:
@@ -45,12 +46,16 @@ class Stopping:
 
         After so many samples that `looks` names it is judged anew. Raises RobustgateError.
         """
-        total = self.measurements.total(case)
-        for look in (total,) if self.is_whole(case) else looks(total):
-            seen = self._seen(case, look)
-            if all(self._is_decided(one, case, seen, family.confidence(one)) for one in self._judgings(case)):
-                break
-        return seen
+        if key(case) not in self._enough:
+            total, judgings = self.measurements.total(case), self._judgings(case)
+            early = () if self.is_whole(case) else looks(total)[:-1]
+            decided = (
+                look
+                for look in early
+                if all(self._is_decided(one, case, self._seen(case, look), family.confidence(one)) for one in judgings)
+            )
+            self._enough[key(case)] = next(decided, total)
+        return self._seen(case, self._enough[key(case)])
 
     def is_whole(self, case: Case) -> bool:
         """Say whether a case is measured in full, come what may.

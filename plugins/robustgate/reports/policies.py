@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from robustgate.core.records import PolicyRecord, Results, Scope, Verdict, WaiverRecord
+from robustgate.core.records import VERDICTS, PolicyRecord, Results, Scope, Verdict, WaiverRecord
 from robustgate.reports import figures
 
 SCOPES: Mapping[Scope, str] = {"test_set": "on this test set", "population": "on new data"}
@@ -31,8 +31,9 @@ def asked(results: Results) -> str:
 
 
 def tally(counts: Mapping[Verdict, int]) -> str:
-    """Return ``3 fail, 9 pass``."""
-    return ", ".join(f"{figures.count(number)} {verdict}" for verdict, number in counts.items()) or "no findings"
+    """Return ``3 fail, 9 pass``, worst first."""
+    found = [f"{figures.count(counts[verdict])} {verdict}" for verdict in reversed(VERDICTS) if verdict in counts]
+    return ", ".join(found) or "no findings"
 
 
 def settings(policy: PolicyRecord) -> str:

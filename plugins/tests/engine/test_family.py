@@ -100,7 +100,6 @@ def test_checks_for_masking_are_not_counted_and_a_floor_that_names_them_is(judgi
     population = 'scope = "population"'
     assert family.size(judging(population, masking=True)) == ON_CASES + ON_VARIANTS
     named = RULES + '[[policies.edge.rules]]\nname = "stands"\nwhere = { kind = "masking", norm = "l2" }\nmin = 0.1\n'
-    # One for each variant but fp60_ptsq's file and all that have gradients: those of the plan.
     found = judging(population, rules=named, masking=True)
     checked = [name for name in found.case_rules if name.endswith("-l2")]
     assert len(checked) == 5
@@ -108,7 +107,7 @@ def test_checks_for_masking_are_not_counted_and_a_floor_that_names_them_is(judgi
 
 
 def test_a_family_of_one_and_an_empty_one_leave_the_confidence_as_it_is(planned: Planned) -> None:
-    one = ('min = 0.4', 'min = 0.4\nwhere = { name = "resnet18-fp25-amazon" }')
+    one = ("min = 0.4", 'min = 0.4\nwhere = { name = "resnet18-fp25-amazon" }')
     (found,) = planned(one, ("[policies.edge]\n", '[policies.edge]\nscope = "population"\n')).policies
     assert (family.size(found), family.confidence(found)) == (1, 0.99)
     (found,) = planned(one).policies
@@ -128,14 +127,12 @@ def test_the_left_over_are_judged_as_holm_judges_them(judging, confidence: float
     found = judging('scope = "population"', f"confidence = {confidence}", rules="")
     assert family.size(found) == 30
     random, more = np.random.default_rng(3), 0
-    for _ in range(100):
+    for _ in range(25):
         p = random.random(30) ** random.integers(1, 12)
         level = 1 - family.left_over(found, lambda error, p=p: int((p <= error).sum()))
-        holm, bonferroni = (multipletests(p, 1 - confidence, method=one)[0] for one in ("holm", "bonferroni"))
-        assert np.array_equal(p <= level, holm)
-        assert np.array_equal(p <= 1 - family.confidence(found), bonferroni)
-        more += holm.sum() > bonferroni.sum()
-    assert more > 10
+        assert np.array_equal(p <= level, multipletests(p, 1 - confidence, method="holm")[0])
+        more += level > 1 - family.confidence(found) + 1e-12
+    assert more > 5
 
 
 def test_without_a_family_nothing_is_handed_over(judging) -> None:

@@ -200,15 +200,15 @@ def test_a_finding_without_a_figure_leaves_the_run_incomplete(planned) -> None:
     missing = replace(finding(PRUNED[0], "incomplete"), value=None, low=None, high=None)
     results = run(plan, every(plan), [missing, *(finding(name) for name in PRUNED[1:])])
     assert (results.run.verdict, results.run.complete) == ("incomplete", False)
-    assert unmeasured(plan, results, {("cost", PRUNED[0])}) == [f"'fits' on {PRUNED[0]}"]
+    assert unmeasured(plan, results, {("cost", PRUNED[0])}) == [f"'fits' of policy edge on {PRUNED[0]}"]
 
 
 def test_only_rules_of_tests_that_were_selected_are_missed(planned) -> None:
     plan = planned(extra=SIZE + FAST)
     results = run(plan, every(plan), [finding(PRUNED[0])])
     assert unmeasured(plan, results, {("cost", PRUNED[0]), ("latency", PRUNED[0])}) == []
-    assert unmeasured(plan, results, {("latency", PRUNED[2])}) == [f"'fast' on {PRUNED[2]}"]
-    assert unmeasured(plan, results, {("cost", PRUNED[2])}) == [f"'fits' on {PRUNED[2]}"]
+    assert unmeasured(plan, results, {("latency", PRUNED[2])}) == [f"'fast' of policy edge on {PRUNED[2]}"]
+    assert unmeasured(plan, results, {("cost", PRUNED[2])}) == [f"'fits' of policy edge on {PRUNED[2]}"]
 
 
 def test_selected_counts_planned_cases_alone(planned) -> None:

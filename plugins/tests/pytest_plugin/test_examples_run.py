@@ -45,7 +45,7 @@ def test_every_attacked_case_is_exported_and_nothing_else(tiny, suite) -> None:
         with np.load(folder / f"{name}.npz", allow_pickle=False) as found:
             assert len(found["index"]) == case.details["fallen"] > 0
             assert (found["predictions"] == found["labels"]).sum() == case.correct
-            kept = tiny.folder / "cache" / "measurements" / str(case.measurement)
+            kept = tiny.folder / "cache" / "measurements" / str(case.measurement) / f"0-{case.n}"
             places = np.load(kept / "outcomes.npz")["examples"]
             np.testing.assert_array_equal(found["perturbed"], np.load(kept / "examples.npy")[places[found["index"]]])
 

@@ -136,8 +136,8 @@ def test_workers_and_order_change_no_byte(tiny, suite) -> None:
         cases = results(tiny.folder)["cases"]
         for case in cases:
             del case["seconds"], case["cached"]
-        kept = (tiny.folder / cache / "measurements").glob("*/*.*")
-        return cases, {f"{file.parent.name}/{file.name}": file.read_bytes() for file in kept}
+        kept = (tiny.folder / cache / "measurements").glob("*/*/*.*")
+        return cases, {file.relative_to(tiny.folder / cache).as_posix(): file.read_bytes() for file in kept}
 
     alone = judged(cache="one")
     assert judged("-n", "2", cache="two") == alone

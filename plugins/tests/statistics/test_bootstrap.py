@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from robustgate.statistics.bootstrap import RESAMPLES, Resampling, percentile_interval
+from robustgate.statistics.bootstrap import RESAMPLES, Resampling, bootstrap_interval, percentile_interval
+from robustgate.statistics.proportion import Interval
 
 
 def test_the_first_row_is_the_samples_themselves() -> None:
@@ -106,6 +107,51 @@ def test_it_covers_about_as_often_as_it_says() -> None:
     assert 0.85 <= covered / runs <= 0.95
 
 
+def test_resolved_tails_are_read_off_the_resamples() -> None:
+    figures = np.random.default_rng(0).exponential(size=2001)
+    assert bootstrap_interval(figures, 0.99) == percentile_interval(figures[1:], 0.99)  # 10 beyond each end
+
+
+def test_tails_beyond_the_resamples_are_standard() -> None:
+    figures = np.concatenate([[0.5], np.random.default_rng(0).normal(0.52, 0.01, 2000)])
+    found = bootstrap_interval(figures, 0.999)  # 1 would lie beyond each end
+    reach = stats.norm.isf(0.0005) * figures[1:].std()
+    assert found.low == pytest.approx(0.5 - reach, abs=1e-12)
+    assert found.high == figures[1:].max() > 0.5 + reach  # never narrower than what was seen
+    stricter = bootstrap_interval(figures, 0.9999)
+    assert stricter.low == pytest.approx(0.5 - stats.norm.isf(0.00005) * figures[1:].std(), abs=1e-12)
+    assert stricter.high == found.high
+
+
+def test_standard_tails_cover_a_mean_as_the_normal_does() -> None:
+    correct = (np.arange(2000) < 1400)[:, None]
+    figures = Resampling(n=2000, seed=5).means(correct)[:, 0]
+    reach = stats.norm.isf(0.0001 / 2) * np.sqrt(0.7 * 0.3 / 2000)
+    found = bootstrap_interval(figures, 0.9999)
+    assert (found.low, found.high) == pytest.approx((0.7 - reach, 0.7 + reach), rel=0.005)
+
+
+def test_where_all_resamples_agree_both_are_a_point() -> None:
+    for confidence in (0.9, 0.9999):
+        assert bootstrap_interval(np.full(2001, 0.25), confidence) == Interval(low=0.25, high=0.25)
+
+
+@pytest.mark.parametrize("confidence", [0.9, 0.999])
+def test_what_has_no_figure_makes_either_infinite(confidence: float) -> None:
+    figures = np.random.default_rng(0).normal(size=2001)
+    may_lie_beyond = round(2000 * (1 - confidence) / 2)
+    figures[1 : 1 + may_lie_beyond] = np.nan
+    assert np.isfinite(bootstrap_interval(figures, confidence).low)
+    figures[1 + may_lie_beyond] = np.nan
+    assert bootstrap_interval(figures, confidence) == Interval(low=-np.inf, high=np.inf)
+
+
+def test_samples_without_a_figure_have_no_standard_interval() -> None:
+    figures = np.zeros(2001)
+    figures[0] = np.nan
+    assert bootstrap_interval(figures, 0.999) == Interval(low=-np.inf, high=np.inf)
+
+
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="n must be at least 1, got 0"):
         Resampling(n=0, seed=0)
@@ -115,3 +161,5 @@ def test_what_cannot_be_is_refused() -> None:
         percentile_interval(np.array([]), 0.9)
     with pytest.raises(ValueError, match="confidence must lie strictly between 0 and 1"):
         percentile_interval(np.arange(9.0), 1.0)
+    with pytest.raises(ValueError, match="expected the figures of at least one resample, got none"):
+        bootstrap_interval(np.zeros(1), 0.9)

@@ -92,15 +92,15 @@ def test_too_few_samples_resolve_nothing() -> None:
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="n must be at least 1: nothing was measured, got 0"):
         smallest_drop(0, 0.1, 0.95)
-    with pytest.raises(ValueError, match="disagreement must lie in 0 to 1, got 1.5"):
+    with pytest.raises(ValueError, match=r"disagreement must lie in 0 to 1, got 1\.5"):
         smallest_drop(10, 1.5, 0.95)
-    with pytest.raises(ValueError, match="drop must lie in 0 to 1, got -0.1"):
+    with pytest.raises(ValueError, match=r"drop must lie in 0 to 1, got -0\.1"):
         samples_needed(-0.1, 0.1, 0.95)
     with pytest.raises(ValueError, match="limit must lie in 0 to 1, got 85"):
         smallest_gap(10, 85, 0.95)
-    with pytest.raises(ValueError, match="gap must be at least 0 and leave a proportion, got 0.95 from 0.9"):
+    with pytest.raises(ValueError, match=r"gap must be at least 0 and leave a proportion, got 0\.95 from 0\.9"):
         samples_for_gap(0.95, 0.9, 0.95)
-    with pytest.raises(ValueError, match="power must be at least 0.5 and below 1, got 1"):
+    with pytest.raises(ValueError, match=r"power must be at least 0\.5 and below 1, got 1"):
         smallest_gap(10, 0.5, 0.95, 1.0)
     with pytest.raises(ValueError, match="confidence must lie strictly between 0 and 1"):
         samples_for_gap(0.1, 0.5, 95)

@@ -47,7 +47,7 @@ def coverage(interval, n, confidence):
     return (covers * stats.binom.pmf(np.arange(n + 1)[:, None], n, proportions)).sum(axis=0)
 
 
-@pytest.mark.parametrize("n", [1, 5, 20, 100])
+@pytest.mark.parametrize("n", [*range(1, 61), 100])
 @pytest.mark.parametrize("confidence", [0.9, 0.99])
 def test_coverage(n, confidence):
     assert coverage(clopper_pearson, n, confidence).min() >= confidence - 1e-12
