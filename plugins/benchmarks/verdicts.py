@@ -158,7 +158,7 @@ def fixed_interval(kind: Kind, n: int, lost: int, gained: int, confidence: float
     if kind == "accuracy":
         exact = clopper_pearson(gained, n, confidence)
         return exact.low, exact.high
-    score = drop_interval(PairedCounts(n=n, lost=lost, gained=gained), confidence)
+    score = drop_interval(PairedCounts(n=n, lost=lost, gained=gained), confidence, corrected=True)
     return -score.high, -score.low
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from scipy.stats import binomtest
 
 from robustgate.config import load
 from robustgate.domains.digits import Digits
@@ -42,7 +40,7 @@ def run(folder: Path) -> tuple[int, str, dict[str, str]]:
 
 
 def expected_verdicts(folder: Path) -> dict[str, str]:
-    """Judge every case anew: plain forward passes, SciPy's exact interval, the highest floor of the policy."""
+    """Judge every case anew: plain forward passes, and the share that is right against the policy's highest floor."""
     plan = make_plan(load(folder / "robustgate.toml"))
     verdicts = {}
     for source in DOMAINS:
@@ -53,12 +51,9 @@ def expected_verdicts(folder: Path) -> dict[str, str]:
             images = (torch.tensor(samples.images).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
             with torch.inference_mode():
                 right = int((network(images).argmax(1) == torch.tensor(samples.labels)).sum())
-            interval = binomtest(right, len(samples)).proportion_ci(0.99, method="exact")
             name = f"resnet8-none-{source}" + ("" if source == target else f"_to_{target}")
-            found = set()
-            for floor in {rule.min for rule in plan.policies[0].case_rules[name]}:
-                found.add("pass" if interval.low >= floor else "fail" if interval.high < floor else "undecided")
-            verdicts[name] = next(verdict for verdict in ("fail", "undecided", "pass") if verdict in found)
+            floor = max(rule.min for rule in plan.policies[0].case_rules[name])
+            verdicts[name] = "pass" if right / len(samples) >= floor else "fail"
     return verdicts
 
 
@@ -99,12 +94,8 @@ def test_a_threshold_above_the_measured_value_turns_it_red(gate: Path) -> None:
     }
     lines = output.splitlines()
     at = lines.index("resnet8 / none / scene on clean images")
-    assert re.fullmatch(r"  accuracy 98\.5 % \[\d\d\.\d, \d\d\.\d\] on 467 images", lines[at + 1])
-    assert re.fullmatch(
-        r'  (undecided at this confidence: )?rule "the references know their own domain" of policy bench: '
-        r"min 99\.9 %; the accuracy is 98\.5 \[\d\d\.\d, \d\d\.\d\]",
-        lines[at + 2],
-    )
-    assert lines[at + 3] == (
-        '  pytest --pyargs robustness_tests --robustgate-config robustgate.toml -k "test_clean[resnet8-none-scene]"'
-    )
+    assert lines[at + 1 : at + 4] == [
+        "  accuracy 98.5 % on 467 images",
+        '  rule "the references know their own domain" of policy bench: min 99.9 %; the accuracy is 98.5',
+        '  pytest --pyargs robustness_tests --robustgate-config robustgate.toml -k "test_clean[resnet8-none-scene]"',
+    ]

@@ -42,7 +42,7 @@ class Inference:
         """Return the interval of an accuracy: which of the first n drawn are right (n,), and the labels (N,) of all.
 
         Measured in full, it is exact on the test set; of the population it is Clopper and Pearson's, Wilson's, or that
-        of Yan and Su over the classes, whose shares are taken to be those of the test set.
+        of Zou and Donner over the classes, whose shares are taken to be those of the test set.
         """
 
         def in_full(values: Values) -> Interval:
@@ -60,12 +60,12 @@ class Inference:
         """Return the interval of a paired drop, from what each of the first n of `total` samples drawn says of it (n,).
 
         That is 1 where only the reference is right, -1 where only the variant is, else 0. Measured in full it is exact
-        on the test set; of the population it is Tango's.
+        on the test set; of the population it is Tango's, corrected for continuity.
         """
 
         def in_full(values: Values) -> Interval:
             counts = PairedCounts(n=len(values), lost=int((values > 0).sum()), gained=int((values < 0).sum()))
-            return drop_interval(counts, self.confidence)
+            return drop_interval(counts, self.confidence, corrected=True)
 
         return self._interval(lost, total, -1, in_full)
 

@@ -51,23 +51,26 @@ class PairedCounts:
         return PairedCounts(n=self.n, lost=self.gained, gained=self.lost)
 
 
-def drop_interval(counts: PairedCounts, confidence: float) -> Interval:
+def drop_interval(counts: PairedCounts, confidence: float, *, corrected: bool = False) -> Interval:
     """Return the score interval of the drop, within [-1, 1]: every drop that a score test would not reject.
 
-    Unlike Wald's it neither collapses to a point without discordant pairs nor leaves [-1, 1]. Raises ValueError for a
-    confidence that cannot be. Source: Tango 1998, Stat. Med. 17:891.
+    Unlike Wald's it neither collapses to a point without discordant pairs nor leaves [-1, 1]. It covers `confidence`
+    on average, and where few samples disagree, or n is small, a little less (at 0.99 and n = 60, 0.985). `corrected`
+    for continuity, by one sample as McNemar's test is, it is a little wider, and covers `confidence` from n = 40 on.
+    Raises ValueError for a confidence that cannot be. Sources: Tango 1998, Stat. Med. 17:891; the correction, which
+    leaves McNemar's test at a drop of 0: Edwards 1948, Psychometrika 13:185.
     """
-    z = normal_quantile(confidence)
-    return Interval(low=0.0 - _upper(counts.swapped, z), high=_upper(counts, z))
+    z, correction = normal_quantile(confidence), 1 if corrected else 0
+    return Interval(low=0.0 - _upper(counts.swapped, z, correction), high=_upper(counts, z, correction))
 
 
-def _upper(counts: PairedCounts, z: float) -> float:
+def _upper(counts: PairedCounts, z: float, correction: int) -> float:
     """Return the largest drop at which the score is -z."""
-    if counts.lost == counts.n:
+    if counts.lost - counts.gained + correction >= counts.n:
         return 1.0
 
     def excess(drop: float) -> float:
-        shortfall = counts.n * drop - (counts.lost - counts.gained)
+        shortfall = counts.n * drop - (counts.lost - counts.gained) - correction
         return shortfall * abs(shortfall) - z * z * score_variance(counts, drop)
 
     # At the estimate the excess is negative, or zero where the variance vanishes (no discordant pair, or all of them

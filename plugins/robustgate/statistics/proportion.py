@@ -35,12 +35,8 @@ def wilson(successes: int, n: int, confidence: float) -> Interval:
     Narrower than the exact one; it covers `confidence` on average over the proportion, a little less at some. Raises
     ValueError for counts or a confidence that cannot be. Source: Wilson 1927, J. Am. Stat. Assoc. 22:209.
     """
-    return score_interval(successes, n, normal_quantile(confidence))
-
-
-def score_interval(successes: int, n: int, z: float) -> Interval:
-    """Return the proportions at most `z` of their own standard deviations away from what was seen."""
     check_counts(successes, n)
+    z = normal_quantile(confidence)
     share, weight = successes / n, z * z / n
     centre = (share + weight / 2) / (1 + weight)
     reach = math.sqrt(weight * (share * (1 - share) + weight / 4)) / (1 + weight)

@@ -352,7 +352,7 @@ def test_the_drop_from_a_baseline_is_paired_in_the_population_too() -> None:
     worse[np.flatnonzero(right)[:60]] = False
     dropped, interval = (
         judged(worse, right, scope="population"),
-        drop_interval(PairedCounts(n=2000, lost=60, gained=0), 0.99),
+        drop_interval(PairedCounts(n=2000, lost=60, gained=0), 0.99, corrected=True),
     )
     assert (dropped.low, dropped.high, dropped.verdict) == (interval.low, interval.high, "fail")
 

@@ -122,7 +122,7 @@ def test_the_message_of_a_floor_is_in_percent() -> None:
 @pytest.mark.parametrize(("n", "lost", "gained"), [(200, 30, 6), (2000, 190, 8), (50, 0, 0)])
 def test_a_drop_turns_exactly_at_the_ends_of_the_interval(n: int, lost: int, gained: int) -> None:
     compressed, reference = pair(n, lost, gained)
-    interval = drop_interval(PairedCounts(n=n, lost=lost, gained=gained), 0.95)
+    interval = drop_interval(PairedCounts(n=n, lost=lost, gained=gained), 0.95, corrected=True)
     expected = {interval.high: "pass", math.nextafter(interval.high, 0): "undecided"}
     if interval.low > 0:
         expected |= {interval.low: "undecided", math.nextafter(interval.low, 0): "fail"}

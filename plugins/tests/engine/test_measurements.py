@@ -396,6 +396,23 @@ def test_looks_at_other_places_share_what_is_kept(project: Path, measured_parts:
     assert snapshot(found) == whole
 
 
+def test_of_two_parts_that_begin_at_one_place_the_longer_is_used(
+    project: Path, measured_parts: list, tmp_path: Path
+) -> None:
+    first = opened(project)
+    case = case_named(first, PGD)
+    whole = snapshot(first.of(case))
+    folder = first.foundry.store.folder / "measurements" / first.key(case)
+    # One worker measures all while another has asked for the first fifty.
+    (folder / f"0-{TOTAL}").rename(tmp_path / "meanwhile")
+    opened(project).of(case, upto=50)
+    (tmp_path / "meanwhile").rename(folder / f"0-{TOTAL}")
+    measured_parts.clear()
+    assert snapshot(opened(project).of(case)) == whole
+    assert measured_parts == []
+    assert parts_of(first, PGD).keys() == {"0-50", f"0-{TOTAL}"}
+
+
 def test_what_a_killed_worker_had_sealed_and_not_yet_put_in_its_place_is_made_again(project: Path) -> None:
     first = opened(project)
     case = case_named(first, CLEAN)

@@ -58,7 +58,9 @@ def test_a_pair_that_does_not_start_here_is_missed(planned) -> None:
         planned(changes, extra=extra)
     assert "rule 'far' on resnet18-control-webcam, " in str(caught.value)
     assert "it needs a domain pair from this source, and shifts.pairs has none" in str(caught.value)
-    assert planned(changes, extra=extra.replace("rule = ", 'where = { source = "amazon" }\nrule = ')).policies[0].run_rules
+    assert (
+        planned(changes, extra=extra.replace("rule = ", 'where = { source = "amazon" }\nrule = ')).policies[0].run_rules
+    )
 
 
 def test_a_line_needs_three_models_or_to_be_given(planned) -> None:

@@ -96,7 +96,10 @@ def test_what_is_not_timed_is_never_green(tiny) -> None:
     assert results(tiny.folder)["variants"][0]["timings"] == []
     skipped = suite(tiny.folder, "-m", "latency", "--benchmark-skip")
     assert skipped.returncode == 1
-    assert "2 rules on selected variants were not judged, 'fast' of policy edge on tiny-fp25-day among them" in skipped.stdout
+    assert (
+        "2 rules on selected variants were not judged, 'fast' of policy edge on tiny-fp25-day among them"
+        in skipped.stdout
+    )
 
 
 def test_without_a_rule_on_latency_nothing_is_timed_or_warned_of(tiny) -> None:

@@ -72,10 +72,9 @@ def test_a_case_that_one_policy_condemns_is_red_and_says_which(tiny, workers: tu
     assert "| cloud | … incomplete | on new data | 95 % | 2 pass |" in page
 
 
-@WORKERS
-def test_the_other_policy_alone_is_green(tiny, workers: tuple[str, ...]) -> None:
+def test_the_other_policy_alone_is_green(tiny) -> None:
     harsh(tiny)
-    done = suite(tiny.folder, *CASES, "--robustgate-policy", "cloud", *workers)
+    done = suite(tiny.folder, *CASES, "--robustgate-policy", "cloud")
     assert done.returncode == 0, done.stdout
     assert "robustgate: policy cloud, on new data" in done.stdout
 
@@ -124,10 +123,7 @@ def test_names_that_cannot_be_are_a_usage_error(tiny, names: str, expected: str)
 # Waivers.
 
 
-@pytest.mark.parametrize(
-    ("days", "told"),
-    [(0, "expires today"), (1, "expires in 1 day"), (14, "expires in 14 days"), (15, ""), (-1, "expired")],
-)
+@pytest.mark.parametrize(("days", "told"), [(5, "expires in 5 days"), (15, ""), (-1, "expired")])
 def test_a_waiver_warns_before_it_expires(tiny, days: int, told: str) -> None:
     until = (datetime.now(UTC) + timedelta(days=days)).date()
     waiver = f'[[policies.edge.waivers]]\nwhere = {{ kind = "clean" }}\nuntil = {until}\nreason = "ticket 1"\n'

@@ -50,7 +50,10 @@ def test_a_failure_tells_what_the_terminal_tells(single: Results) -> None:
     text = section(markdown.render(single), "What did not pass, and why")
     assert "### ✗ fail: resnet20 / filter_pruning / handwritten under gaussian_noise, severity 5" in text
     assert "- accuracy 41.2 % \\[39.6, 42.8\\] on 2,000 images; the reference holds 50.3 %" in text
-    assert '- rule "holds under attack" of policy digits: max_drop 10.0 points; the drop is 12.9 \\[11.1, 14.6\\]\n' in text
+    assert (
+        '- rule "holds under attack" of policy digits: max_drop 10.0 points; the drop is 12.9 \\[11.1, 14.6\\]\n'
+        in text
+    )
     assert "- most lost: 3: 50.0 → 21.0 %, 8: 54.5 → 24.0 %" in text
 
 

@@ -119,8 +119,22 @@ def test_the_edges_have_closed_forms(n):
     ],
 )
 def test_coverage(n, confidence, worst, mean, tail):
+    covered, most_on_a_side = exact_coverage(n, confidence, corrected=False)
+    assert covered.min() >= worst
+    assert covered.mean() >= mean
+    assert most_on_a_side <= tail
+
+
+@pytest.mark.parametrize(("n", "confidence"), [(40, 0.95), (40, 0.99), (60, 0.99)])
+def test_corrected_it_never_covers_less_than_it_says(n, confidence):
+    covered, _ = exact_coverage(n, confidence, corrected=True)
+    assert covered.min() >= confidence
+
+
+def exact_coverage(n, confidence, *, corrected):
+    """Return how often the interval holds the drop, for many rates of lost and gained, and its most misses on a side."""
     tables = np.array([(lost, gained) for lost in range(n + 1) for gained in range(n + 1 - lost)])
-    intervals = [drop_interval(paired(n, int(lost), int(gained)), confidence) for lost, gained in tables]
+    intervals = [drop_interval(paired(n, int(x), int(y)), confidence, corrected=corrected) for x, y in tables]
     low, high = np.array([(one.low, one.high) for one in intervals]).T
     outcomes = np.column_stack([tables, n - tables.sum(axis=1)])
     below, above = [], []
@@ -130,10 +144,15 @@ def test_coverage(n, confidence, worst, mean, tail):
             chances = stats.multinomial.pmf(outcomes, n, [lost, gained, 1 - discordant])
             below.append(chances[high < lost - gained - 1e-12].sum())
             above.append(chances[low > lost - gained + 1e-12].sum())
-    covered = 1 - np.array(below) - np.array(above)
-    assert covered.min() >= worst
-    assert covered.mean() >= mean
-    assert max(*below, *above) <= tail
+    return 1 - np.array(below) - np.array(above), max(*below, *above)
+
+
+@pytest.mark.parametrize(("lost", "gained"), [(30, 12), (9, 0), (40, 38)])
+def test_corrected_it_is_mcnemars_corrected_test_at_a_drop_of_zero(lost, gained):
+    table = [[50, lost], [gained, 50]]
+    p = mcnemar(table, exact=False, correction=True).pvalue
+    interval = drop_interval(paired(100 + lost + gained, lost, gained), 1 - p, corrected=True)
+    assert interval.low == pytest.approx(0, abs=1e-9)
 
 
 @st.composite

@@ -18,21 +18,31 @@ def test_of_one_stratum_it_is_wilsons(successes: int, n: int) -> None:
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
 
 
-def test_of_like_strata_each_is_taken_at_z_over_their_root() -> None:
-    # 4 strata of equal counts and weights: z' = z / 2.
-    part = wilson(18, 25, 1 - 2 * stats.norm.sf(stats.norm.isf(0.005) / 2))
+def test_of_like_strata_the_reach_is_that_of_one_over_their_root() -> None:
+    part = wilson(18, 25, 0.99)
     found = stratified_wilson([(18, 25)] * 4, [0.25] * 4, 0.99)
-    assert (found.low, found.high) == pytest.approx((part.low, part.high), abs=1e-12)
+    assert found.low == pytest.approx(18 / 25 - (18 / 25 - part.low) / 2, abs=1e-12)
+    assert found.high == pytest.approx(18 / 25 + (part.high - 18 / 25) / 2, abs=1e-12)
 
 
 def test_of_two_strata_by_hand() -> None:
-    # Deviations 0.7 sqrt(0.16 / 50) and 0.3 sqrt(0.25 / 20); z' = z sqrt(a² + b²) / (a + b).
-    a, b, z = 0.7 * (0.16 / 50) ** 0.5, 0.3 * (0.25 / 20) ** 0.5, stats.norm.isf(0.025)
-    tail = stats.norm.sf(z * (a * a + b * b) ** 0.5 / (a + b))
-    first, second = wilson(40, 50, 1 - 2 * tail), wilson(10, 20, 1 - 2 * tail)
+    first, second = wilson(40, 50, 0.95), wilson(10, 20, 0.95)
     found = stratified_wilson([(40, 50), (10, 20)], [0.7, 0.3], 0.95)
-    assert found.low == pytest.approx(0.7 * first.low + 0.3 * second.low, abs=1e-12)
-    assert found.high == pytest.approx(0.7 * first.high + 0.3 * second.high, abs=1e-12)
+    below = (0.7**2 * (0.8 - first.low) ** 2 + 0.3**2 * (0.5 - second.low) ** 2) ** 0.5
+    above = (0.7**2 * (first.high - 0.8) ** 2 + 0.3**2 * (second.high - 0.5) ** 2) ** 0.5
+    assert found.low == pytest.approx(0.71 - below, abs=1e-12)
+    assert found.high == pytest.approx(0.71 + above, abs=1e-12)
+
+
+def test_one_more_success_never_lowers_an_end() -> None:
+    sizes, weights = (7, 12, 1), (0.5, 0.2, 0.3)
+    for seen in product(*(range(n) for n in sizes)):
+        ours = stratified_wilson(list(zip(seen, sizes, strict=True)), weights, 0.9)
+        for stratum in range(3):
+            more = [successes + (place == stratum) for place, successes in enumerate(seen)]
+            better = stratified_wilson(list(zip(more, sizes, strict=True)), weights, 0.9)
+            assert better.low >= ours.low - 1e-12
+            assert better.high >= ours.high - 1e-12
 
 
 def test_many_samples_leave_the_normal_interval() -> None:
@@ -45,7 +55,7 @@ def test_many_samples_leave_the_normal_interval() -> None:
 def test_strata_without_a_miss_do_not_collapse() -> None:
     thirds = [1 / 3] * 3
     found = stratified_wilson([(20, 20)] * 3, thirds, 0.95)
-    assert found == Interval(low=pytest.approx(wilson(20, 20, 0.95).low), high=1.0)
+    assert found == Interval(low=pytest.approx(1 - (1 - wilson(20, 20, 0.95).low) / 3**0.5), high=1.0)
     assert stratified_wilson([(0, 20)] * 3, thirds, 0.95).low == 0
     assert stratified_wilson([(20, 20), (19, 20)], [0.5, 0.5], 0.95).high < 1
 

@@ -17,7 +17,7 @@ def test_a_small_test_set_is_warned_of_and_a_surer_figure_is_not(tiny) -> None:
     done = type_in("plan", "--power")
     assert (done.exit_code, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    (warning,) = [line for line in lines if line.startswith("warning: ")]
+    (warning,) = [line for line in lines if line.startswith("warning: rule ")]
     assert warning.startswith("warning: rule 'no worse by 3': 40 images cannot resolve 3.0 points: the smallest is ")
     (row,) = [line for line in lines if "no worse by 60" in line and "max_drop 60.0" in line]
     assert " 40 " in row
