@@ -11,14 +11,12 @@ from robustgate.statistics.multiple import stepped_down
 def size(judging: Judging) -> int:
     """Return how many findings of a policy may err, as planned: those that are inferred from a part of something.
 
-    Of a test set that is measured in full nothing is inferred. Timings have an error of their own, and checks for
-    masking and searches for instability are judged by what was counted.
+    Of a test set that is measured in full nothing is inferred, but from the few samples of a masking case. Timings have
+    an error of their own, and checks for masking and searches for instability are judged by what was counted.
     """
     policy = judging.policy
-    if policy.scope == "test_set" and policy.early_stop != "confident":
-        return 0
-    rules = [rule for rules in judging.case_rules.values() for rule in rules]
-    count = sum(limit is not None for rule in rules for limit in (rule.min, rule.max_drop))
+    inferred = policy.scope == "population" or policy.early_stop == "confident"
+    count = sum(limits for (kind, _), limits in judging.limits.items() if inferred or kind == "masking")
     if policy.scope == "population":
         components = (rule.component for rules in judging.run_rules.values() for rule in rules)
         count += sum(len(component.bounds) for component in components if component.measures == "outcomes")

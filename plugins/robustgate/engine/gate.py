@@ -228,7 +228,8 @@ class Gate:
         rules, policy, counted = judging.case_rules.get(case.name, ()), judging.policy, seen.counted
         if case.shift.kind == "masking":
             tolerance = self.plan.configuration.masking.tolerance
-            return judge_masking(case, counted, details, tolerance, rules, policy, self.today)
+            sure = family.confidence(judging)
+            return judge_masking(case, counted, details, tolerance, rules, policy, self.today, sure)
         if case.shift.kind == "stability":
             rule = judging.stability_rules.get(case.name)
             return judge_stability(case, counted, details, rule, policy, self.today)

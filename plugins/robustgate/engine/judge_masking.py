@@ -73,6 +73,7 @@ def judge_masking(
     rules: Sequence[CaseRule],
     policy: Policy,
     today: date,
+    confidence: float | None = None,
 ) -> CaseResult:
     """Apply the six checks, and the rules that name this kind of case, to one measured masking case.
 
@@ -82,9 +83,11 @@ def judge_masking(
     samples of such a case the interval, which is told beside it, would leave most checks undecided. An artifact
     without any gradient has nothing that could be masked: no check is judged where the details say so.
 
-    Raises ValueError where a check was not counted, or on other samples.
+    The rules' intervals are at `confidence`, or else at the policy's. Raises ValueError where a check was not counted,
+    or on other samples.
     """
-    result = replace(judge_case(case, counted, {}, rules, sampled(policy), today), metric="standing share")
+    judged = judge_case(case, counted, {}, rules, sampled(policy), today, confidence=confidence)
+    result = replace(judged, metric="standing share")
     if "no_gradient" in details:
         return result
     counts = {name: PairedCounts(**found) for name, found in details["checks"].items()}

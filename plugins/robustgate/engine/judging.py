@@ -19,13 +19,15 @@ R = TypeVar("R", bound=CaseRule | RunRule)
 class Judging:
     """A policy, and what its rules select: by the names of cases and variants, in the order of the file.
 
-    `stability_rules` holds for each stability case the policy's rule on it, where it has one.
+    `stability_rules` holds for each stability case the policy's rule on it, where it has one; `limits` how many limits
+    of its rules say something of each other case, by the case's kind and name.
     """
 
     policy: Policy
     case_rules: Mapping[str, tuple[CaseRule, ...]]
     run_rules: Mapping[str, tuple[RunRule, ...]]
     stability_rules: Mapping[str, RunRule]
+    limits: Mapping[tuple[str, str], int]
 
     def judges(self, case: Case) -> bool:
         """Say whether a rule of the policy is about a case."""
@@ -46,7 +48,7 @@ def judgings(
     found, problems = [], []
     for policy in policies:
         case_rules, idle_rules = _assigned(
-            policy.case_rules, fields, lambda rule, name: _applies(rule, by_name[name], controls)
+            policy.case_rules, fields, lambda rule, name: _limits(rule, by_name[name], controls) > 0
         )
         run_rules, idle_run_rules = _assigned(
             [rule for rule in policy.run_rules if rule.component.measures != "stability"],
@@ -61,8 +63,18 @@ def judgings(
             for case in cases
             if case.shift.kind == "stability" and case.variant.name in searched
         }
+        limits: dict[tuple[str, str], int] = {
+            (case.shift.kind, case.name): sum(_limits(rule, case, controls) for rule in case_rules.get(case.name, ()))
+            for case in cases
+        }
         found.append(
-            Judging(policy=policy, case_rules=case_rules, run_rules=run_rules, stability_rules=stability_rules)
+            Judging(
+                policy=policy,
+                case_rules=case_rules,
+                run_rules=run_rules,
+                stability_rules=stability_rules,
+                limits=limits,
+            )
         )
     return tuple(found), problems
 
@@ -101,23 +113,23 @@ def _conflict(name: str, rules: Sequence[tuple[Policy, RunRule]]) -> str:
     return ""
 
 
-def _applies(rule: CaseRule, case: Case, controls: Mapping[str, str]) -> bool:
-    """Say whether a rule says anything of a case: a drop needs another variant to compare with.
+def _limits(rule: CaseRule, case: Case, controls: Mapping[str, str]) -> int:
+    """Return how many limits of a rule say something of a case: a drop needs another variant to compare with.
 
     The samples of a masking case are few and all right without attack: a rule for accuracies speaks of them only
     where it names them. A stability case has no accuracy: its own rule judges it.
     """
     if case.shift.kind == "stability":
-        return False
+        return 0
     if case.shift.kind == "masking":
-        return rule.min is not None and rule.where.get("kind") == "masking"
+        return int(rule.min is not None and rule.where.get("kind") == "masking")
     compression = case.variant.compression
     comparable = {
         "reference": compression != REFERENCE,
         "control": compression in controls,
         "baseline": True,
     }
-    return rule.min is not None or comparable[rule.max_drop_from]
+    return (rule.min is not None) + (rule.max_drop is not None and comparable[rule.max_drop_from])
 
 
 def _says_something(rule: RunRule, variant: Variant) -> bool:

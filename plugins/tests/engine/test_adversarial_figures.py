@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
@@ -17,11 +18,11 @@ from robustgate.attacks.ddn import Ddn
 from robustgate.attacks.fgsm import Fgsm
 from robustgate.attacks.pgd import Pgd
 from robustgate.config import load
-from robustgate.core.components import Reading, Samples
+from robustgate.core.components import Query, Reading, Samples
 from robustgate.core.errors import ConfigurationError, MeasurementError
 from robustgate.core.images import take
 from robustgate.core.records import Case
-from robustgate.engine.adversarial import measure_adversarial
+from robustgate.engine.adversarial import WALKS, Terms, measure_adversarial
 from robustgate.engine.examples import Examples
 from robustgate.engine.figures import FIGURES, measure_transferred, missing_gradient, unite, worst_attack
 from robustgate.engine.gate import Gate
@@ -169,6 +170,37 @@ def test_what_fells_a_reference_fells_its_equal_and_stretched_what_is_a_little_f
     assert (outcome.norms[fell] <= attack.eps + 1e-6).all()
     assert outcome.queries.max() == 2
     np.testing.assert_array_equal(outcome.norms[~ours], 0)
+
+
+class Overshooting:
+    """Asks once about each sample: within the budget where it is a no, at twice the budget where it is a yes."""
+
+    needs_gradient, minimizes, norm, eps = False, True, "linf", 0.02
+
+    def __init__(self, network: Linear) -> None:
+        self.direction = network.weight.detach().sign().reshape(3, SIDE, SIDE)
+
+    def run(self, images, labels, draws, target) -> Iterator[Query]:
+        steps = torch.where(labels == 1, -2 * self.eps, 0.99 * self.eps)
+        yield Query(torch.arange(len(images)), images + steps[:, None, None, None] * self.direction)
+
+
+def test_what_only_the_projection_felled_is_told_of_each_sample() -> None:
+    network = Linear()
+    samples, images = samples_of(network)
+    attack, subject = Overshooting(network), TorchSubject(network, CPU)
+    nearest = (network.score(images).detach().abs() / network.weight.detach().abs().sum()).numpy()
+    # A walk holds but two samples.
+    outcome = measure_adversarial(subject, samples, "case", quiet, attack, 7, terms=Terms(size=2 * WALKS))
+    yes = samples.labels == 1
+    by_norm, projected = ~yes & (nearest < 0.99 * attack.eps), yes & (nearest < attack.eps)
+    assert min(by_norm.sum(), projected.sum()) > 3
+    np.testing.assert_array_equal(outcome.projected, projected)
+    np.testing.assert_array_equal(outcome.correct, ~(by_norm | projected))
+    assert (outcome.details["fallen"], outcome.details["fallen_by_norm"]) == (
+        (by_norm | projected).sum(),
+        by_norm.sum(),
+    )
 
 
 # A twin that answers otherwise than its file.

@@ -191,14 +191,14 @@ def test_of_all_outcomes_none_is_bounded_lower_than_a_worse_one(method: Any) -> 
         assert better.high >= whole[run].high - 1e-12
 
 
-@pytest.mark.parametrize("method", ["clopper_pearson", "wilson"])
+@pytest.mark.parametrize("method", METHODS)
 @deterministic
 @given(data=st.data())
 def test_a_miss_turned_into_a_hit_lowers_no_end_of_an_accuracy(method: Any, data: st.DataObject) -> None:
     outcomes = data.draw(st.lists(st.integers(0, 1), min_size=1, max_size=40))
     rest, place = data.draw(st.integers(0, 30)), data.draw(st.integers(0, len(outcomes) - 1))
     labels = np.array(data.draw(st.permutations([index % 3 for index in range(len(outcomes) + rest)])))
-    scope = "population" if method == "wilson" else data.draw(SCOPES)
+    scope = data.draw(SCOPES) if method == "clopper_pearson" else "population"
     found = inference(interval=method, scope=scope, early_stop=data.draw(STOPS))
     worse, better = [*outcomes], [*outcomes]
     worse[place], better[place] = 0, 1

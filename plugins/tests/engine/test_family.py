@@ -104,6 +104,15 @@ def test_checks_for_masking_are_not_counted_and_a_floor_that_names_them_is(judgi
     checked = [name for name in found.case_rules if name.endswith("-l2")]
     assert len(checked) == 5
     assert family.size(found) == ON_CASES + ON_VARIANTS + len(checked)
+    # They are a few samples of the test set, whatever else is measured in full.
+    assert family.size(judging(rules=named, masking=True)) == len(checked)
+
+
+def test_a_drop_is_counted_only_where_there_is_something_to_compare_with(planned: Planned) -> None:
+    both = ("min = 0.4", "min = 0.4\nmax_drop = 0.1")
+    (found,) = planned(both, ("[policies.edge]\n", '[policies.edge]\nscope = "population"\n')).policies
+    references = [name for name in found.case_rules if "-none-" in name]
+    assert family.size(found) == 2 * len(found.case_rules) - len(references)
 
 
 def test_a_family_of_one_and_an_empty_one_leave_the_confidence_as_it_is(planned: Planned) -> None:

@@ -19,7 +19,7 @@ from robustgate.core.records import Case, CaseResult, Results, RunRecord, Shift,
 from robustgate.engine import bounds
 from robustgate.engine.judge import Counted, findings_on, joined, judge_case
 from robustgate.reports.results_json import dumps, load
-from robustgate.statistics.proportion import clopper_pearson
+from robustgate.statistics.proportion import Interval, clopper_pearson
 from robustgate.statistics.sequential import looks
 
 deterministic = settings(derandomize=True, database=None, deadline=None, max_examples=150)
@@ -34,7 +34,7 @@ LIMITS = st.sampled_from([0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0])
 @st.composite
 def policies(draw: st.DrawFn, name: str = "edge") -> Policy:
     scope = draw(st.sampled_from(["test_set", "population"]))
-    intervals = ["clopper_pearson", "wilson"] if scope == "population" else ["clopper_pearson"]
+    others = ["wilson", "stratified_wilson"] if scope == "population" else []
     return Policy(
         name=name,
         case_rules=tuple(draw(st.lists(rules(), min_size=1, max_size=3))),
@@ -45,7 +45,7 @@ def policies(draw: st.DrawFn, name: str = "edge") -> Policy:
         early_stop=draw(st.sampled_from([False, "certain", "confident"])),
         prove=draw(st.sampled_from([None, "good", "bad"])),
         on_undecided=draw(st.sampled_from(["fail", "pass"])),
-        interval=draw(st.sampled_from(intervals)),
+        interval=draw(st.sampled_from(["clopper_pearson", *others])),
     )
 
 
@@ -254,9 +254,11 @@ def test_wrong_verdicts_at_and_beside_a_limit(scope: str, rule: tuple[CaseRule, 
         assert decided > 0.3
 
 
-def test_looks_at_intervals_of_one_look_are_wrong_too_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    def peeked(values: np.ndarray, confidence: float, **_: Any) -> Any:
+def test_one_error_covers_all_looks_and_an_interval_for_one_look_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    def peeked(values: np.ndarray, confidence: float, **_: Any) -> Interval:
         return clopper_pearson(int(values.sum()), len(values), confidence)
 
+    setting = ("population", FLOOR, 0, 400, 100)
+    assert wrong_verdicts(*setting)[0] <= 0.2
     monkeypatch.setattr(bounds, "betting_interval", peeked)
-    assert wrong_verdicts("population", FLOOR, 0, n=400, runs=150)[0] > 0.2
+    assert wrong_verdicts(*setting)[0] > 0.2
