@@ -49,12 +49,13 @@ class Stopping:
         if key(case) not in self._enough:
             total, judgings = self.measurements.total(case), self._judgings(case)
             early = () if self.is_whole(case) else looks(total)[:-1]
-            decided = (
-                look
-                for look in early
-                if all(self._is_decided(one, case, self._seen(case, look), family.confidence(one)) for one in judgings)
-            )
-            self._enough[key(case)] = next(decided, total)
+
+            def is_enough(seen: Seen) -> bool:
+                decided = (self._is_decided(one, case, seen, family.confidence(one)) for one in judgings)
+                # What has no baseline yet is measured in full: it may be the next one.
+                return not seen.no_baseline and all(decided)
+
+            self._enough[key(case)] = next((look for look in early if is_enough(self._seen(case, look))), total)
         return self._seen(case, self._enough[key(case)])
 
     def is_whole(self, case: Case) -> bool:

@@ -26,6 +26,9 @@ def summarize(results: Results, report: Path, baseline: Path) -> list[str]:
             f"policy {one.name}, {policies.SCOPES[one.scope]}: {one.verdict}: {policies.tally(one.findings)}"
             for one in run.policies
         ]
+    seen, whole = (sum(counted) for counted in zip(*((row.n, row.n_total) for row in results.cases), strict=True))
+    if seen < whole:
+        lines.append(f"{seen:,} of the {whole:,} samples of these cases were enough for their verdicts")
     costs = Counter(finding.verdict for finding in results.findings)
     if costs:
         lines.append("rules on variants: " + ", ".join(f"{count} {verdict}" for verdict, count in costs.items()))

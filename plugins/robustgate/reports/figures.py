@@ -30,8 +30,8 @@ def points(fraction: float) -> str:
 
 
 def interval(low: float | None, high: float | None) -> str:
-    """Return ``[39.6, 42.8]``, in percent, or nothing where there is no interval."""
-    return "" if low is None or high is None else f"[{tenths(low)}, {tenths(high)}]"
+    """Return ``[39.6, 42.8]``, in percent, or nothing where there is no interval, or the figure is exact."""
+    return "" if low is None or high is None or low == high else f"[{tenths(low)}, {tenths(high)}]"
 
 
 def level(confidence: float) -> str:

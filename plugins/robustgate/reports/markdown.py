@@ -115,6 +115,8 @@ def _matrices(results: Results) -> list[str]:
         return []
     legend = ", ".join(f"{kind.mark} {kind.word}" for kind, _ in view.counts(results))
     explanation = "Percent. Corruptions: mean over severities (worst at its severity). · is not in the plan."
+    if view.is_partial(results):
+        explanation += " Some are estimates from a part of the samples: cases that stopped early."
     if any(case.shift.kind == "masking" for case in results.cases):
         explanation += " Gradient masking: the verdict of its checks."
     if any(case.shift.kind == "stability" for case in results.cases):

@@ -9,7 +9,7 @@ from robustgate.core.records import REFERENCE, OverallRecord, Results
 from robustgate.reports import figures
 from robustgate.reports.view import variant_label
 
-UNMEASURED = f"{figures.NOTHING} not measured"
+UNMEASURED = f"{figures.NOTHING} not measured in full"
 UNDEFINED = f"{figures.NOTHING} undefined"
 SELF = "reference"
 EXPLANATION = (

@@ -71,10 +71,15 @@ def counts(results: Results) -> list[tuple[Standing, int]]:
     return [(kind, found[kind]) for kind in STANDINGS if found[kind]]
 
 
+def is_partial(results: Results) -> bool:
+    """Say whether a case stopped before all its samples were measured."""
+    return any(case.n < case.n_total for case in results.cases)
+
+
 def figure(case: CaseResult) -> str:
-    """Return a case's accuracy in percent without unit, or words that say why there is none."""
+    """Return a case's accuracy in percent without unit, or words that say why there is none; ``≈`` from a part."""
     if case.value is not None:
-        return figures.tenths(case.value)
+        return ("" if case.n == case.n_total else "≈ ") + figures.tenths(case.value)
     return "not measured" if case.selected else "not selected"
 
 

@@ -474,3 +474,13 @@ def test_looks_are_the_only_places_where_it_stops(world: World, monkeypatch: pyt
     monkeypatch.setattr(gate.stopping, "_seen", noted)
     assert result(gate, FP25).n == 250
     assert list(dict.fromkeys(asked)) == [50, 100, 150, 200, 250]
+
+
+# Baselines.
+
+
+def test_a_case_that_has_no_baseline_yet_is_measured_in_full(world: World) -> None:
+    edge = policy('early_stop = "confident"', rules=("min = 0.5", 'max_drop = 0.05\nmax_drop_from = "baseline"'))
+    found = result(world.gate(edge), FP25)
+    assert (found.n, found.verdict) == (N, "incomplete")
+    assert result(world.gate(policy('early_stop = "confident"')), FP25).n < N

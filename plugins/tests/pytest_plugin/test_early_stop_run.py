@@ -84,9 +84,14 @@ def test_a_person_reads_how_far_it_got(large) -> None:
     assert lines[at + 1].startswith(f"  accuracy {share} % [{low}, {high}] on {row['n']} of 1,000 images; ")
     ends = f"[{100 * finding['low']:.1f}, {100 * finding['high']:.1f}]"
     assert lines[at + 2] == f'  rule "floor" of policy edge: min 90.0 %; the accuracy is {share} {ends}'
+    seen = sum(one["n"] for one in found.values())
+    whole = sum(one["n_total"] for one in found.values())
+    assert f"{seen:,} of the {whole:,} samples of these cases were enough for their verdicts" in lines
     for report in ("report.md", "report.html"):
         text = (large.folder / "robustgate-report" / report).read_text()
         assert f"{row['n']} of 1,000" in text
+    assert f"≈ {share}" in text
+    assert "≈ from a part of the samples" in text
     record = results(large.folder)["run"]["policies"][0]
     assert (record["early_stop"], record["scope"]) == ("confident", "test_set")
 

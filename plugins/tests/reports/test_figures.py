@@ -77,6 +77,7 @@ def test_scaled(number: float, text: str) -> None:
 def test_interval() -> None:
     assert figures.interval(0.396, 0.428) == "[39.6, 42.8]"
     assert figures.interval(None, 0.4) == ""
+    assert figures.interval(0.412, 0.412) == ""  # a fact
 
 
 def test_counted() -> None:

@@ -67,7 +67,7 @@ def test_a_part_of_the_benchmark_says_so(results: Results) -> None:
 
 def test_what_was_not_measured_is_a_dash_that_says_so(results: Results) -> None:
     table = overall_table(replace(results, overall=(MEASURED, OverallRecord(**NAMED))))
-    assert set(table.rows[1].cells) == {"— not measured"}
+    assert set(table.rows[1].cells) == {"— not measured in full"}
     undefined = cells(results, mce=None, relative_mce=None, corruption_retention=None)
     assert {name for name, cell in undefined.items() if cell == "— undefined"} == {
         "mCE against the reference",
