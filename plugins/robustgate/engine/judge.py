@@ -113,13 +113,13 @@ def findings_on(
     findings = []
     for rule in rules:
         if rule.min is not None:
-            interval = inference.accuracy(counted.correct, counted.labels)
-            findings.append(_floor(case, rule, rule.min, counted.accuracy, interval, policy))
+            findings.append(_floor(case, rule, rule.min, counted, policy, inference))
         if rule.max_drop is not None and rule.max_drop_from in opponents:
             opponent = opponents[rule.max_drop_from]
             findings.append(_drop(case, rule, rule.max_drop, counted, opponent, policy, inference))
         elif rule.max_drop is not None and rule.max_drop_from == "baseline":
-            findings.append(_without_baseline(case, rule, rule.max_drop, no_baseline, policy))
+            message = f"max_drop {100 * rule.max_drop:.1f} points from the baseline; {no_baseline}"
+            findings.append(_finding(case, rule, policy, "max_drop", rule.max_drop, message))
     return tuple(findings)
 
 
@@ -222,52 +222,49 @@ def _compared(result: CaseResult, counted: Counted, reference: Counted, inferenc
     )
 
 
-def _floor(case: Case, rule: CaseRule, limit: float, value: float, interval: Interval, policy: Policy) -> Finding:
-    return Finding(
-        policy=policy.name,
-        rule=rule.name,
-        subject=case.name,
-        metric=rule.metric,
-        limit_kind="min",
-        limit=limit,
-        value=value,
-        low=interval.low,
-        high=interval.high,
-        verdict=decided("min", limit, interval.low, interval.high),
-        message=f"min {100 * limit:.1f} %; the accuracy is {_shown(value, interval)}",
-    )
+def _floor(case: Case, rule: CaseRule, limit: float, counted: Counted, policy: Policy, inference: Inference) -> Finding:
+    interval, value = inference.accuracy(counted.correct, counted.labels), counted.accuracy
+    message = f"min {100 * limit:.1f} %; the accuracy is {_shown(value, interval)}"
+    return _finding(case, rule, policy, "min", limit, message, value, interval)
 
 
 def _drop(
-    case: Case,
-    rule: CaseRule,
-    limit: float,
-    counted: Counted,
-    other: Counted,
-    policy: Policy,
-    inference: Inference,
+    case: Case, rule: CaseRule, limit: float, counted: Counted, other: Counted, policy: Policy, inference: Inference
 ) -> Finding:
     held = ""
     if rule.max_drop_from == "baseline" and len(other.correct) < len(counted.correct):  # that run stopped early
         counted = counted.first(len(other.correct))
         held = f" on the first {len(other.correct):,} samples, all that the baseline holds"
-    pairs = paired(counted, other)
-    interval = _drop_interval(counted, other, inference)
+    value, interval = paired(counted, other).drop, _drop_interval(counted, other, inference)
+    whence = "" if rule.max_drop_from == "reference" else f"from the {rule.max_drop_from} "
+    message = f"max_drop {100 * limit:.1f} points; the drop {whence}is {_shown(value, interval)}{held}"
+    return _finding(case, rule, policy, "max_drop", limit, message, value, interval)
+
+
+def _finding(
+    case: Case,
+    rule: CaseRule,
+    policy: Policy,
+    kind: LimitKind,
+    limit: float,
+    message: str,
+    value: float | None = None,
+    interval: Interval | None = None,
+) -> Finding:
+    low, high = (None, None) if interval is None else (interval.low, interval.high)
     return Finding(
         policy=policy.name,
         rule=rule.name,
         subject=case.name,
         metric=rule.metric,
-        limit_kind="max_drop",
+        limit_kind=kind,
         limit=limit,
-        value=pairs.drop,
-        low=interval.low,
-        high=interval.high,
-        verdict=decided("max_drop", limit, interval.low, interval.high),
-        against=rule.max_drop_from,
-        message=f"max_drop {100 * limit:.1f} points; the drop "
-        + ("" if rule.max_drop_from == "reference" else f"from the {rule.max_drop_from} ")
-        + f"is {_shown(pairs.drop, interval)}{held}",
+        value=value,
+        low=low,
+        high=high,
+        verdict=decided(kind, limit, low, high),
+        against=rule.max_drop_from if kind == "max_drop" else None,
+        message=message,
     )
 
 
@@ -275,23 +272,6 @@ def _shown(value: float, interval: Interval) -> str:
     """Return a figure in points with its interval, where it is not exact."""
     exact = interval.low == value == interval.high
     return f"{100 * value:.1f}" + ("" if exact else f" [{100 * interval.low:.1f}, {100 * interval.high:.1f}]")
-
-
-def _without_baseline(case: Case, rule: CaseRule, limit: float, why: str, policy: Policy) -> Finding:
-    return Finding(
-        policy=policy.name,
-        rule=rule.name,
-        subject=case.name,
-        metric=rule.metric,
-        limit_kind="max_drop",
-        limit=limit,
-        value=None,
-        low=None,
-        high=None,
-        verdict="incomplete",
-        against=rule.max_drop_from,
-        message=f"max_drop {100 * limit:.1f} points from the baseline; {why}",
-    )
 
 
 def sampled(policy: Policy) -> Policy:
