@@ -23,7 +23,7 @@ from robustgate.engine import family
 from robustgate.engine.artifacts import Foundry
 from robustgate.engine.baseline import WITHOUT_STANDARD, Standards
 from robustgate.engine.data import Library, as_tensor
-from robustgate.engine.examples import export
+from robustgate.engine.example_files import export
 from robustgate.engine.judge import joined, judge_case, judge_variant
 from robustgate.engine.judge_masking import judge_masking
 from robustgate.engine.judge_overall import judge_overall, unjudged

@@ -20,7 +20,8 @@ from robustgate.core.errors import MeasurementError
 from robustgate.core.images import take
 from robustgate.core.records import Case, Picture
 from robustgate.engine import measured as module
-from robustgate.engine.examples import EXAMPLES, Examples, export, read
+from robustgate.engine.example_files import export
+from robustgate.engine.examples import EXAMPLES, Examples, read
 from robustgate.engine.gate import OUTCOMES, Gate
 from robustgate.engine.measure import Outcome
 from robustgate.engine.measured import Measured, Part
