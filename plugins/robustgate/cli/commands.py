@@ -14,7 +14,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from robustgate.cli.assess import assess
 from robustgate.cli.baseline import app as baseline
+from robustgate.cli.compare import compare
+from robustgate.cli.init import init
+from robustgate.cli.merge import merge
+from robustgate.cli.report import report
+from robustgate.cli.trend import trend
+from robustgate.cli.verdict import verdict
 from robustgate.config import find, load
 from robustgate.core.errors import RobustgateError, listing, nearest
 from robustgate.core.records import REFERENCE
@@ -31,6 +38,13 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(baseline, name="baseline")
+app.command()(init)
+app.command()(merge)
+app.command()(verdict)
+app.command()(report)
+app.command()(assess)
+app.command()(compare)
+app.command()(trend)
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="The configuration; default: robustgate.toml or pyproject.toml here.")
 ]
@@ -162,16 +176,20 @@ def compress(
 
 
 @app.command()
-def schema(of: Annotated[str, typer.Argument(help="results")] = "results") -> None:
-    """Print a JSON Schema: of results.json.
+def schema(of: Annotated[str, typer.Argument(help="results or config")] = "results") -> None:
+    """Print a JSON Schema: of results.json, or of robustgate.toml for editors.
 
-    Example: robustgate schema results > results.schema.json
+    Example: robustgate schema config > robustgate.schema.json
+
+    An editor takes it where robustgate.toml begins with: #:schema ./robustgate.schema.json
     """
-    from robustgate.reports.results_json import json_schema
+    from robustgate.config.schema import json_schema as config_schema
+    from robustgate.reports.results_json import json_schema as results_schema
 
-    if of != "results":
-        raise typer.BadParameter(f"no schema {of!r}; known: {listing(['results'])}")
-    typer.echo(json.dumps(json_schema(), indent=2))
+    schemas = {"config": config_schema, "results": results_schema}
+    if of not in schemas:
+        raise typer.BadParameter(f"no schema {of!r}{nearest(of, schemas)}; known: {listing(schemas)}")
+    typer.echo(json.dumps(schemas[of](), indent=2))
 
 
 def _today() -> date:

@@ -20,7 +20,7 @@ from robustgate.core.components import (
     Union,
     VariantRule,
 )
-from robustgate.core.records import EarlyStop, Familywise, IntervalMethod, OnUndecided, Proof, Scope, Verdict
+from robustgate.core.records import EarlyStop, Familywise, IntervalMethod, OnUndecided, Proof, Scope, Verdict, is_red
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,8 @@ class Gate:
     rarely, a prediction: it is fixed, so that every machine and every number of workers gives the same outcomes.
     `cache` keeps artifacts and measurements by content hash; `baseline` is the file of the accuracies that
     ``max_drop_from = "baseline"`` compares with. `policy` may name several, with commas between: one run, each judging.
+    `history` adds each run's figures up, for `robustgate trend`: in history.sqlite in the cache, or in a file of one's
+    own; false keeps none.
 
     Under attack: `batch` images go through a variant at once, by default as many as their size allows.
     `attack_seconds` of a case and `attack_queries` about a sample are caps: what exceeds one is an error, not a
@@ -44,11 +46,19 @@ class Gate:
     threads: int = 1
     cache: Path = Path(".robustgate")
     baseline: Path = Path("robustgate-baseline.json")
+    history: bool | Path = True
     batch: int | None = None
     attack_seconds: float = 3600.0
     attack_queries: int = 100_000
     gradient_free_queries: int = 200
     mixed_precision: bool = False
+
+    @property
+    def history_file(self) -> Path | None:
+        """Where the figures of the runs are added up, or None."""
+        if isinstance(self.history, Path):
+            return self.history
+        return self.cache / "history.sqlite" if self.history else None
 
     def __post_init__(self) -> None:
         for key, least in (("threads", 1), ("batch", 1), ("attack_queries", 1), ("gradient_free_queries", 2)):
@@ -232,7 +242,7 @@ class Policy:
 
     def is_red(self, verdict: Verdict) -> bool:
         """Say whether a verdict fails its test."""
-        return verdict not in ("pass", "waived") and not (verdict == "undecided" and self.on_undecided == "pass")
+        return is_red(verdict, self.on_undecided)
 
     def __post_init__(self) -> None:
         if not 0.5 < self.confidence < 1:

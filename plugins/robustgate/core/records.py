@@ -147,6 +147,16 @@ class Finding:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Unjudged:
+    """A rule on a variant without a figure in this run; `selected` says whether a test was there to judge it."""
+
+    policy: str
+    rule: str
+    subject: str
+    selected: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClassAccuracy:
     """Accuracy of one class, under the reference and under the variant, on the same samples."""
 
@@ -388,7 +398,7 @@ class WaiverRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """A results.json."""
+    """A results.json. `findings` are those on variants; `unjudged` is None where an older robustgate wrote it."""
 
     schema: str = RESULTS_SCHEMA
     run: RunRecord
@@ -397,6 +407,7 @@ class Results:
     findings: tuple[Finding, ...]
     waivers: tuple[WaiverRecord, ...] = ()
     overall: tuple[OverallRecord, ...] = ()
+    unjudged: tuple[Unjudged, ...] | None = None
 
 
 # From best to worst.
@@ -406,3 +417,8 @@ VERDICTS: tuple[Verdict, ...] = ("pass", "waived", "undecided", "incomplete", "f
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
     """Return the worst verdict; of none at all, ``incomplete``: nothing measured is never green."""
     return max(verdicts, key=VERDICTS.index, default="incomplete")
+
+
+def is_red(verdict: Verdict, on_undecided: OnUndecided) -> bool:
+    """Say whether a verdict fails its test, under a policy that decides so of what is undecided."""
+    return verdict not in ("pass", "waived") and not (verdict == "undecided" and on_undecided == "pass")

@@ -84,7 +84,7 @@ class Baseline:
             config_sha256=run.config_sha256,
             versions={name: run.versions[name] for name in VERSIONS if name in run.versions},
         )
-        return cls(run=origin, cases={place(row): _standard(row) for row in rows})
+        return cls(run=origin, cases={place(row): standard_of(row) for row in rows})
 
     @classmethod
     def load(cls, path: Path) -> Baseline:
@@ -197,7 +197,8 @@ def unused(path: Path, results: Results) -> str:
     return f"{shown_path(path)} holds {cases} no longer planned, {left[0]} among them" if left else ""
 
 
-def _standard(row: CaseResult) -> Standard:
+def standard_of(row: CaseResult) -> Standard:
+    """Return the outcomes of a case that was measured. Raises BaselineError where they are damaged, or not there."""
     if row.data is None or row.right is None:
         raise BaselineError(
             f"cases: {place(row)}: expected `data` and `right`, its outcomes, got none: the run is of an "

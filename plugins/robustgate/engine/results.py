@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from robustgate.config import Policy, RunRule
+from robustgate.core.errors import ResultsError
 from robustgate.core.records import (
     VERDICTS,
     Case,
@@ -19,12 +20,13 @@ from robustgate.core.records import (
     PolicyRecord,
     Results,
     RunRecord,
+    Unjudged,
+    Variant,
     VariantRecord,
     Verdict,
     WaiverRecord,
     worst,
 )
-from robustgate.engine.judging import Judging
 from robustgate.engine.overall import overall
 from robustgate.engine.plan import Plan
 
@@ -57,22 +59,15 @@ def assemble(
 ) -> Results:
     """Put a run together: every planned case has a row, measured or not.
 
-    `measured` and `selected` are keyed by (shift kind, case name); of `variants` there may be several records of one
-    variant, each from another test; `findings` are those of rules on variants. The run's verdict is the worst of its
-    parts, and ``incomplete`` where a planned case or a rule on a variant was not measured.
+    `measured` is keyed by (shift kind, case name), `selected` holds such keys and (test, variant's name); of `variants`
+    there may be several records of one variant, each from another test; `findings` are those of rules on variants.
     """
-    records = _merged(variants)
+    records = merged(variants)
     rows = tuple(measured.get(key(case)) or _unmeasured(case, key(case) in selected) for case in plan.cases)
-    judged = {_place(finding): finding for finding in findings}  # once, however many tests asked
-    known = {place for place, finding in judged.items() if finding.value is not None}
-    policies = tuple(_policy_record(judging, rows, judged.values(), known) for judging in plan.policies)
-    complete = all(row.value is not None for row in rows) and all(known >= _asked(one) for one in plan.policies)
-    verdicts: list[Verdict] = [*(row.verdict for row in rows), *(finding.verdict for finding in judged.values())]
-    if not complete:
-        verdicts.append("incomplete")
+    judged = {finding_key(finding): finding for finding in findings}  # once, however many tests asked
     configuration = plan.configuration
     today = circumstances.started.date()
-    return Results(
+    results = Results(
         run=RunRecord(
             id=circumstances.id,
             started=circumstances.started.isoformat(timespec="seconds"),
@@ -82,25 +77,49 @@ def assemble(
             processor=circumstances.processor,
             policy=", ".join(plan.policy_names),
             confidence=plan.policies[0].policy.confidence,
-            policies=policies,
+            policies=tuple(_policy_record(judging.policy) for judging in plan.policies),
             versions={"python": platform.python_version(), **circumstances.versions},
             config=shown_path(configuration.source),
             config_sha256=configuration.sha256,
-            planned=len(plan.cases),
-            selected=sum(key(case) in selected for case in plan.cases),
-            measured=sum(row.value is not None for row in rows),
-            complete=complete,
-            verdict=worst(verdicts),
+            planned=len(rows),
+            selected=0,
+            measured=0,
+            complete=False,
+            verdict="incomplete",
         ),
         variants=tuple(records[variant.name] for variant in plan.variants if variant.name in records),
         cases=rows,
-        findings=tuple(judged[place] for place in sorted(judged)),
-        waivers=tuple(
-            waiver
-            for judging in plan.policies
-            for waiver in _waivers(judging.policy, (*_findings(rows), *judged.values()), today)
+        findings=tuple(judged[which] for which in sorted(judged)),
+        waivers=tuple(waiver for judging in plan.policies for waiver in _waivers(judging.policy, today)),
+        unjudged=_unjudged(plan, judged.values(), selected),
+    )
+    return tallied(results)
+
+
+def tallied(results: Results) -> Results:
+    """Return the results with counts, verdicts and the figures over all shifts as their rows and findings have them.
+
+    The run's verdict is the worst of its parts, and ``incomplete`` where a planned case or a rule on a variant was not
+    measured. Raises ResultsError as `rules_left` does.
+    """
+    run, rows = results.run, results.cases
+    findings = [*(finding for row in rows for finding in row.findings), *results.findings]
+    left = rules_left(results)
+    complete = not left and all(row.value is not None for row in rows)
+    verdicts: list[Verdict] = [*(row.verdict for row in rows), *(finding.verdict for finding in results.findings)]
+    covered = Counter((finding.policy, finding.waiver_index) for finding in findings)
+    return replace(
+        results,
+        run=replace(
+            run,
+            policies=tuple(_tallied(policy, rows, findings, left) for policy in run.policies),
+            selected=sum(row.selected for row in rows),
+            measured=sum(row.value is not None for row in rows),
+            complete=complete,
+            verdict=worst(verdicts if complete else [*verdicts, "incomplete"]),
         ),
-        overall=overall(plan.variants, rows),
+        waivers=tuple(replace(waiver, findings=covered[waiver.policy, waiver.index]) for waiver in results.waivers),
+        overall=overall(_variants(rows), rows),
     )
 
 
@@ -109,17 +128,14 @@ def rules_of(test: VariantTest, rules: Iterable[RunRule]) -> tuple[RunRule, ...]
     return tuple(rule for rule in rules if MEASURED_BY.get(rule.component.measures, "cost") == test)
 
 
-def unmeasured(plan: Plan, results: Results, selected: Collection[tuple[str, str]]) -> list[str]:
-    """Return the rules on variants without a figure among those that were selected, as (test, variant's name)."""
-    known = {_place(finding) for finding in results.findings if finding.value is not None}
-    return [
-        f"{rule.name!r} of policy {judging.policy.name} on {name}"
-        for judging in plan.policies
-        for name, rules in judging.run_rules.items()
-        for test in VARIANT_TESTS
-        for rule in rules_of(test, rules)
-        if (test, name) in selected and (name, rule.name, judging.policy.name) not in known
-    ]
+def rules_left(results: Results) -> tuple[Unjudged, ...]:
+    """Return the rules on variants without a figure. Raises ResultsError where the results do not tell."""
+    if results.unjudged is None:
+        raise ResultsError(
+            "unjudged: expected the rules on variants that have no figure, got none: the run is of an older "
+            "robustgate; run it again"
+        )
+    return results.unjudged
 
 
 def key(case: Case | CaseResult) -> tuple[str, str]:
@@ -133,42 +149,46 @@ def shown_path(path: Path) -> str:
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
-def _merged(records: Iterable[VariantRecord]) -> dict[str, VariantRecord]:
+def merged(records: Iterable[VariantRecord]) -> dict[str, VariantRecord]:
     """Return one record a variant, by its name: what one test measured of it beside what another did."""
-    merged: dict[str, VariantRecord] = {}
+    found: dict[str, VariantRecord] = {}
     for record in records:
-        known = merged.get(record.name, record)
+        known = found.get(record.name, record)
         timings = {timing.batch: timing for timing in (*known.timings, *record.timings)}
-        merged[record.name] = replace(
+        found[record.name] = replace(
             record,
             latency_ms=known.latency_ms if record.latency_ms is None else record.latency_ms,
             timings=tuple(timings[batch] for batch in sorted(timings)),
             memory_bytes=known.memory_bytes if record.memory_bytes is None else record.memory_bytes,
         )
-    return merged
+    return found
 
 
-def _place(finding: Finding) -> tuple[str, str, str]:
+def finding_key(finding: Finding | Unjudged) -> tuple[str, str, str]:
     """Return what identifies a finding on a variant: of two policies each may have a rule of the same name."""
     return finding.subject, finding.rule, finding.policy
 
 
-def _asked(judging: Judging) -> set[tuple[str, str, str]]:
-    """Return the findings on variants that a policy asks for."""
-    return {(name, rule.name, judging.policy.name) for name, rules in judging.run_rules.items() for rule in rules}
+def _unjudged(plan: Plan, findings: Iterable[Finding], selected: Collection[tuple[str, str]]) -> tuple[Unjudged, ...]:
+    """Return the rules on variants that have no figure; `selected` holds tests on variants as (test, variant)."""
+    known = {finding_key(finding) for finding in findings if finding.value is not None}
+    return tuple(
+        Unjudged(policy=judging.policy.name, rule=rule.name, subject=name, selected=(test, name) in selected)
+        for judging in plan.policies
+        for name, rules in judging.run_rules.items()
+        for test in VARIANT_TESTS
+        for rule in rules_of(test, rules)
+        if (name, rule.name, judging.policy.name) not in known
+    )
 
 
-def _policy_record(
-    judging: Judging, rows: Collection[CaseResult], findings: Iterable[Finding], known: set[tuple[str, str, str]]
-) -> PolicyRecord:
-    """Return what a policy says of the run; a case that was not measured counts for every policy, as for the run."""
-    policy = judging.policy
-    own = [finding for finding in (*_findings(rows), *findings) if finding.policy == policy.name]
-    counts = Counter(finding.verdict for finding in own)
-    verdicts: list[Verdict] = list(counts)
-    verdicts += ["pass" if row.value is not None else row.verdict for row in rows]
-    if not known >= _asked(judging):
-        verdicts.append("incomplete")
+def _unmeasured(case: Case, selected: bool) -> CaseResult:
+    message = "selected, but not measured" if selected else "not selected"
+    return CaseResult.of(case, verdict="incomplete", message=message, selected=selected)
+
+
+def _policy_record(policy: Policy) -> PolicyRecord:
+    """Return a policy's settings; what it says of the run is not counted yet."""
     return PolicyRecord(
         name=policy.name,
         confidence=policy.confidence,
@@ -178,23 +198,13 @@ def _policy_record(
         prove=policy.prove,
         on_undecided=policy.on_undecided,
         interval=policy.interval,
-        findings={verdict: counts[verdict] for verdict in VERDICTS if counts[verdict]},
-        verdict=worst(verdicts),
+        findings={},
+        verdict="incomplete",
     )
 
 
-def _findings(rows: Iterable[CaseResult]) -> list[Finding]:
-    return [finding for row in rows for finding in row.findings]
-
-
-def _unmeasured(case: Case, selected: bool) -> CaseResult:
-    message = "selected, but not measured" if selected else "not selected"
-    return CaseResult.of(case, verdict="incomplete", message=message, selected=selected)
-
-
-def _waivers(policy: Policy, findings: Iterable[Finding], today: date) -> tuple[WaiverRecord, ...]:
-    """Return the waivers of a policy, each with the number of findings that refer to it."""
-    covered = Counter(finding.waiver_index for finding in findings if finding.policy == policy.name)
+def _waivers(policy: Policy, today: date) -> tuple[WaiverRecord, ...]:
+    """Return the waivers of a policy; the findings that refer to them are not counted yet."""
     return tuple(
         WaiverRecord(
             policy=policy.name,
@@ -204,7 +214,26 @@ def _waivers(policy: Policy, findings: Iterable[Finding], today: date) -> tuple[
             reason=waiver.reason,
             days_left=waiver.days_left(today),
             expired=not waiver.is_current(today),
-            findings=covered[index],
+            findings=0,
         )
         for index, waiver in enumerate(policy.waivers)
     )
+
+
+def _tallied(
+    policy: PolicyRecord, rows: Iterable[CaseResult], findings: Iterable[Finding], left: Iterable[Unjudged]
+) -> PolicyRecord:
+    """Return what a policy says of the run; a case that was not measured counts for every policy, as for the run."""
+    counts = Counter(finding.verdict for finding in findings if finding.policy == policy.name)
+    verdicts: list[Verdict] = list(counts)
+    verdicts += ["pass" if row.value is not None else row.verdict for row in rows]
+    if any(one.policy == policy.name for one in left):
+        verdicts.append("incomplete")
+    told = {verdict: counts[verdict] for verdict in VERDICTS if counts[verdict]}
+    return replace(policy, findings=told, verdict=worst(verdicts))
+
+
+def _variants(rows: Iterable[CaseResult]) -> tuple[Variant, ...]:
+    """Return the variants of a run in the plan's order: each has a clean case at least."""
+    found = (Variant(model=row.model, source=row.source, compression=row.compression) for row in rows)
+    return tuple(dict.fromkeys(found))

@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from robustgate.engine.baseline import Baseline, Standard
 from robustgate.statistics.paired import PairedCounts, drop_interval
 
@@ -38,9 +41,14 @@ def revisions(before: Baseline, after: Baseline) -> Iterator[Revision]:
             yield _compared(name, old, new)
 
 
-def _compared(name: str, old: Standard, new: Standard) -> Revision:
+def shared(old: Standard, new: Standard) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which of the samples (n,) that both measured, the first ones drawn, came out right in each."""
     n = min(old.n, new.n)
-    before, after = old.outcomes[:n], new.outcomes[:n]
+    return old.outcomes[:n], new.outcomes[:n]
+
+
+def _compared(name: str, old: Standard, new: Standard) -> Revision:
+    before, after = shared(old, new)
     counts = PairedCounts.of(before, after)
     drop = drop_interval(counts, CONFIDENCE)
     change: Change = "same" if not counts.lost + counts.gained else "unclear"
@@ -50,6 +58,6 @@ def _compared(name: str, old: Standard, new: Standard) -> Revision:
         change = "better"
     told = (
         f"{100 * before.mean():.1f} → {100 * after.mean():.1f} %, a drop of {100 * counts.drop:.1f} "
-        f"[{100 * drop.low:.1f}, {100 * drop.high:.1f}] points on {n:,} samples"
+        f"[{100 * drop.low:.1f}, {100 * drop.high:.1f}] points on {counts.n:,} samples"
     )
     return Revision(name=name, change=change, told=told)

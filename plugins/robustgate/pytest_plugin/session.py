@@ -18,16 +18,18 @@ from pydantic.dataclasses import dataclass
 from robustgate.config import load
 from robustgate.core.errors import ConfigurationError
 from robustgate.core.records import Case, CaseResult, Finding, Results, Variant, VariantRecord
+from robustgate.engine.complaints import gap, left_out
 from robustgate.engine.explain import told
 from robustgate.engine.plan import Plan, make_plan
 from robustgate.engine.processor import processor
-from robustgate.engine.results import VARIANT_TESTS, Circumstances, assemble, key, rules_of, shown_path, unmeasured
+from robustgate.engine.results import VARIANT_TESTS, Circumstances, assemble, key, rules_of, shown_path
 from robustgate.engine.store import code_version
 from robustgate.pytest_plugin import MARKERS, SUITE, option
 from robustgate.pytest_plugin.benchmarks import quieten
 from robustgate.pytest_plugin.items import NOT_PLANNED, case_of, id_of, is_ours, judged_by, variant_of, variant_test
 from robustgate.pytest_plugin.progress import LiveLine
 from robustgate.pytest_plugin.turns import times, turns_of
+from robustgate.reports import history
 from robustgate.reports.folder import write_reports
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ class GateSession:
         self.selected: set[tuple[str, str]] = set()
         self.results: Results | None = None
         self.complaint = ""
+        self.unkept = ""
         self.live = LiveLine(config)
         self.turns = turns_of(config)
 
@@ -248,6 +251,7 @@ class GateSession:
         self.results = self._assemble()
         folder = self.config.invocation_params.dir / (option(self.config, "report") or "robustgate-report")
         self.report = write_reports(self.results, folder)
+        self.unkept = history.keep(self.results, self.plan.configuration.gate.history_file)
         self.complaint = self._complaint(self.results)
         if self.complaint and exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -275,33 +279,27 @@ class GateSession:
 
     def _complaint(self, results: Results) -> str:
         """Return why a run whose tests all passed is red all the same, or an empty text."""
-        missing = [
-            row.name for row in results.cases if row.selected and row.value is None and row.verdict == "incomplete"
-        ]
-        if missing:
-            return f"{len(missing)} selected cases were not measured, {missing[0]} among them"
-        unjudged = unmeasured(self.plan, results, self.selected)
-        if unjudged:
-            return f"{len(unjudged)} rules on selected variants were not judged, {unjudged[0]} among them"
-        if self.config.getoption("robustgate_complete") and not results.run.complete:
-            left = results.run.planned - results.run.measured
-            return (
-                f"--robustgate-complete: {left} of {results.run.planned} planned cases or some costs were not measured"
-            )
-        return ""
+        found = gap(results)
+        if not found and self.config.getoption("robustgate_complete") and (left := left_out(results)):
+            return f"--robustgate-complete: {left}"
+        return found
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print the verdict of the run."""
         if self.results is None:
             return
-        from robustgate.pytest_plugin.summary import summarize
+        from robustgate.engine.baseline import unused
         from robustgate.reports import policies
+        from robustgate.reports.summary import summarize
 
         run = self.results.run
         colour = {"pass": "green", "waived": "yellow", "incomplete": "yellow"}.get(run.verdict, "red")
         terminalreporter.section(f"robustgate: {policies.named(self.results)}, {policies.asked(self.results)}", sep="=")
-        lines = summarize(self.results, self.report, self.plan.configuration.gate.baseline)
+        left_over = unused(self.plan.configuration.gate.baseline, self.results)
+        lines = [*summarize(self.results), *([left_over] if left_over else []), f"report: {shown_path(self.report)}"]
         for index, line in enumerate(lines):
             terminalreporter.write_line(line, **({colour: True, "bold": True} if index == 0 else {}))
+        if self.unkept:
+            terminalreporter.write_line(self.unkept, yellow=True)
         if self.complaint:
             terminalreporter.write_line(f"red: {self.complaint}", red=True, bold=True)

@@ -12,13 +12,21 @@ from robustgate.reports.pictures import limited
 
 
 def write_reports(results: Results, folder: Path) -> Path:
-    """Write results.json, report.md and report.html into `folder`; return the path of the last.
+    """Write results.json into `folder`, and the reports that are made of it; return the path of report.html.
 
-    A run with domain pairs has their table in pairs.md, pairs.csv and pairs.tex too; one without takes away those of
-    an earlier run. Of a large run, the pictures of some cases only are written.
+    Of a large run, the pictures of some cases only are written.
     """
     results = limited(results)
     results_json.write(results, folder / "results.json")
+    return rebuild(results, folder)
+
+
+def rebuild(results: Results, folder: Path) -> Path:
+    """Write report.md and report.html of a results.json into `folder`; return the path of the last.
+
+    A run with domain pairs has their table in pairs.md, pairs.csv and pairs.tex too; one without takes away those of
+    an earlier run.
+    """
     write_whole(folder / "report.md", markdown.render(results))
     write_whole(folder / "report.html", html.render(results))
     tables = pair_tables(results)

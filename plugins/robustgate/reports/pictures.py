@@ -8,18 +8,22 @@ from itertools import accumulate
 from robustgate.core.records import CaseResult, Picture, Results
 from robustgate.reports.view import STANDINGS, standing
 
-# Cases of a run whose pictures are kept, and the characters that they may take together: those of a case of 32 x 32
-# pixels are some 25,000, of a case of photographs 230,000, and a run may have thousands of cases.
+# Cases of a run whose pictures are kept, and the characters after which no further case's are: those of a case of
+# 32 x 32 pixels are some 25,000, of a case of photographs 230,000, and a run may have thousands of cases.
 MOST, LARGEST = 40, 4_000_000
 # Reports fold what comes after these.
 OPEN = 6
 
 
 def limited(results: Results) -> Results:
-    """Return the results with the pictures of at most 40 cases: those that stand worst, and of these the first."""
+    """Return the results with the pictures of at most 40 cases: those that stand worst, and of these the first.
+
+    The last one kept may go beyond what they may take together. What is dropped has then enough before it in any part
+    of the run that holds these cases: the parts, limited, merged and limited again, keep what the whole keeps.
+    """
     order = _order(results)[:MOST]
-    ends = accumulate(sum(map(_size, results.cases[index].pictures)) for index in order)
-    kept = {index for index, end in zip(order, ends, strict=True) if end <= LARGEST}
+    before = accumulate((sum(map(_size, results.cases[index].pictures)) for index in order), initial=0)
+    kept = {index for index, size in zip(order, before, strict=False) if size < LARGEST}
     cases = (
         case if index in kept or not case.pictures else replace(case, pictures=())
         for index, case in enumerate(results.cases)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, fields, is_dataclass
 from functools import cache
 from pathlib import Path
+from types import UnionType
 from typing import Any, get_args, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -163,6 +164,7 @@ def _keys_at(location: tuple[Any, ...]) -> list[str]:
     record: Any = Results
     for part in location:
         record = get_type_hints(record)[part] if is_dataclass(record) else get_args(record)[0]
+        record = get_args(record)[0] if isinstance(record, UnionType) else record
     return [field.name for field in fields(record)]
 
 

@@ -20,6 +20,7 @@ from robustgate.core.records import (
     Shift,
     Variant,
     Verdict,
+    is_red,
     matches,
     worst,
 )
@@ -131,3 +132,8 @@ def test_records_survive_json_and_cannot_be_changed() -> None:
     assert asdict(again) == asdict(row)
     with pytest.raises(FrozenInstanceError):
         row.verdict = "pass"  # type: ignore[misc]
+
+
+def test_what_fails_a_test_is_all_but_pass_and_waived_and_what_the_policy_lets_pass() -> None:
+    assert [verdict for verdict in VERDICTS if is_red(verdict, "fail")] == ["undecided", "incomplete", "fail", "error"]
+    assert [verdict for verdict in VERDICTS if is_red(verdict, "pass")] == ["incomplete", "fail", "error"]

@@ -9,10 +9,10 @@ import pytest
 
 from robustgate.config import CaseRule, Policy, Waiver
 from robustgate.core.errors import ConfigurationError
-from robustgate.core.records import Case, CaseResult, Finding, Results, Verdict
+from robustgate.core.records import Case, CaseResult, Finding, Results, Unjudged, Verdict
 from robustgate.engine.judge import joined, waived
 from robustgate.engine.plan import Plan
-from robustgate.engine.results import Circumstances, assemble, key, unmeasured
+from robustgate.engine.results import Circumstances, assemble, key
 
 CLOUD = """
 [policies.cloud]
@@ -183,7 +183,7 @@ def test_a_finding_of_one_policy_does_not_stand_in_for_the_others(planned) -> No
     found = run(plan, measured(plan, "pass", "pass"), [finding("edge", "pass", PRUNED, "fits")])
     assert (found.run.complete, found.run.verdict) == (False, "incomplete")
     assert [policy.verdict for policy in found.run.policies] == ["pass", "incomplete"]
-    assert unmeasured(plan, found, {("cost", PRUNED)}) == [f"'fits' of policy cloud on {PRUNED}"]
+    assert found.unjudged == (Unjudged(policy="cloud", rule="fits", subject=PRUNED, selected=False),)
 
 
 def test_what_was_not_measured_counts_for_every_policy(planned) -> None:

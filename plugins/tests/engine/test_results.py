@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from robustgate.core.records import Case, CaseResult, Finding, Results, Timing, VariantRecord, Verdict
+from robustgate.core.errors import ResultsError
+from robustgate.core.records import Case, CaseResult, Finding, Results, Timing, Unjudged, VariantRecord, Verdict
 from robustgate.engine.plan import Plan
-from robustgate.engine.results import Circumstances, assemble, key, rules_of, shown_path, unmeasured
+from robustgate.engine.results import Circumstances, assemble, key, rules_left, rules_of, shown_path, tallied
 
 NOON = datetime(2026, 6, 15, 12, 30, 15, 999, tzinfo=UTC)
 SIZE = '\n[[policies.edge.rules]]\nname = "fits"\nrule = "size"\nmax = "3 MB"\nwhere = { compression = "fp*" }\n'
@@ -200,15 +201,38 @@ def test_a_finding_without_a_figure_leaves_the_run_incomplete(planned) -> None:
     missing = replace(finding(PRUNED[0], "incomplete"), value=None, low=None, high=None)
     results = run(plan, every(plan), [missing, *(finding(name) for name in PRUNED[1:])])
     assert (results.run.verdict, results.run.complete) == ("incomplete", False)
-    assert unmeasured(plan, results, {("cost", PRUNED[0])}) == [f"'fits' of policy edge on {PRUNED[0]}"]
+    assert results.unjudged == (left(PRUNED[0], "fits", selected=False),)
 
 
-def test_only_rules_of_tests_that_were_selected_are_missed(planned) -> None:
+def left(subject: str, rule: str, *, selected: bool) -> Unjudged:
+    return Unjudged(policy="edge", rule=rule, subject=subject, selected=selected)
+
+
+def test_rules_without_a_figure_are_named_and_whether_their_test_was_selected(planned) -> None:
     plan = planned(extra=SIZE + FAST)
-    results = run(plan, every(plan), [finding(PRUNED[0])])
-    assert unmeasured(plan, results, {("cost", PRUNED[0]), ("latency", PRUNED[0])}) == []
-    assert unmeasured(plan, results, {("latency", PRUNED[2])}) == [f"'fast' of policy edge on {PRUNED[2]}"]
-    assert unmeasured(plan, results, {("cost", PRUNED[2])}) == [f"'fits' of policy edge on {PRUNED[2]}"]
+    cases = every(plan)
+
+    def unjudged(*selected: tuple[str, str]) -> tuple[Unjudged, ...]:
+        return rules_left(run(plan, cases, [finding(PRUNED[0])], {*cases, *selected}))
+
+    def expected(*, fits: bool, fast: bool) -> tuple[Unjudged, ...]:
+        return (
+            left(PRUNED[1], "fits", selected=False),
+            left(PRUNED[2], "fits", selected=fits),
+            left(PRUNED[2], "fast", selected=fast),
+        )
+
+    assert unjudged(("cost", PRUNED[0]), ("latency", PRUNED[0])) == expected(fits=False, fast=False)
+    assert unjudged(("latency", PRUNED[2])) == expected(fits=False, fast=True)
+    assert unjudged(("cost", PRUNED[2])) == expected(fits=True, fast=False)
+
+
+def test_a_run_that_is_tallied_again_is_the_same(planned) -> None:
+    plan = planned(extra=SIZE + TICKETS)
+    results = run(plan, every(plan, pgd="fail"), [finding(PRUNED[0])])
+    assert tallied(results) == results
+    with pytest.raises(ResultsError, match=r"unjudged: .* the run is of an older robustgate; run it again"):
+        tallied(replace(results, unjudged=None))
 
 
 def test_selected_counts_planned_cases_alone(planned) -> None:

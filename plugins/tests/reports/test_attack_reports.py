@@ -293,7 +293,7 @@ def test_pictures_of_large_images_are_kept_for_fewer_cases(results: Results) -> 
     large = "A" * 100_000
     many = with_pictures(results, picture(original=large, perturbed=large, difference=large))
     limited = pictures.limited(many)
-    assert sum(bool(case.pictures) for case in limited.cases) == 13  # of 300,000 characters each
+    assert sum(bool(case.pictures) for case in limited.cases) == 14  # of 300,000 characters each
 
 
 def test_a_small_run_says_nothing_of_a_limit(results: Results, single: Results) -> None:

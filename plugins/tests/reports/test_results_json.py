@@ -14,6 +14,8 @@ from robustgate.core.errors import ResultsError
 from robustgate.core.records import CaseResult, Results, RunRecord
 from robustgate.reports import results_json
 
+UNJUDGED = {"policy": "edge", "rule": "fits", "subject": "tiny", "selected": True}
+
 
 @pytest.fixture
 def content(single: Results) -> dict[str, Any]:
@@ -111,6 +113,7 @@ def test_a_value_that_is_not_a_number_is_refused(single: Results) -> None:
         (("cases", 0, "findings", 0, "limit_king"), 1, "cases[0].findings[0]: unknown key 'limit_king' (did you mean"),
         (("run", "seeed"), 0, "run: unknown key 'seeed' (did you mean 'seed'?); known: complete, confidence,"),
         (("extra",), 0, "top level: unknown key 'extra'"),
+        (("unjudged",), [UNJUDGED | {"rul": "fits"}], "unjudged[0]: unknown key 'rul' (did you mean 'rule'?); known:"),
         (("cases", 0, "message"), ["x" * 99], 'cases[0].message: expected a text, got ["xxx'),
     ],
 )

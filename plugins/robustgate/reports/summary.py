@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
 from robustgate.core.records import Results
-from robustgate.engine.baseline import unused
-from robustgate.engine.results import shown_path
 from robustgate.reports import policies
 
 
-def summarize(results: Results, report: Path, baseline: Path) -> list[str]:
+def summarize(results: Results) -> list[str]:
     """Return the lines of the closing summary, the verdict first."""
     run = results.run
     counts = Counter(row.verdict for row in results.cases if row.selected)
@@ -38,8 +35,4 @@ def summarize(results: Results, report: Path, baseline: Path) -> list[str]:
     unruled = sum(not row.findings for row in results.cases if row.value is not None)
     if unruled:
         lines.append(f"{unruled:,} cases were measured under no rule of {policies.the_policies(results)}")
-    lines += [line for expired in (True, False) for line in policies.warnings(results, expired=expired)]
-    if left_over := unused(baseline, results):
-        lines.append(left_over)
-    lines.append(f"report: {shown_path(report)}")
-    return lines
+    return lines + [line for expired in (True, False) for line in policies.warnings(results, expired=expired)]

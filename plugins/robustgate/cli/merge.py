@@ -1,0 +1,34 @@
+"""The command that puts the shards of a run together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from robustgate.core.errors import ResultsError
+
+
+def merge(
+    shards: Annotated[list[Path] | None, typer.Argument(metavar="SHARD", help="The results.json of each.")] = None,
+    output: Annotated[Path, typer.Option(help="The folder for the reports.")] = Path("robustgate-report"),
+) -> None:
+    """Put the shards of one run together, as of a CI matrix, and write its reports.
+
+    Example: robustgate merge shards/*/results.json --output report
+    """
+    from robustgate.engine import shards as parts
+    from robustgate.engine.results import shown_path
+    from robustgate.reports.folder import write_reports
+    from robustgate.reports.results_json import load
+    from robustgate.reports.summary import summarize
+
+    try:
+        merged = parts.merge({str(path): load(path) for path in shards or []})
+    except ResultsError as error:
+        typer.echo(f"robustgate: {error}", err=True)
+        raise typer.Exit(4) from error
+    report = write_reports(merged, output)
+    for line in [*summarize(merged), *parts.left_open(merged), f"report: {shown_path(report)}"]:
+        typer.echo(line)
