@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from robustgate.cli.refusal import refusal
 from robustgate.core.errors import RobustgateError, listing
 from robustgate.core.files import write_whole
 from robustgate.reports import figures
@@ -81,8 +82,7 @@ def assess(
         if picture is not None:
             _draw(found, picture)
     except RobustgateError as error:
-        typer.echo(f"robustgate: {error}", err=True)
-        raise typer.Exit(4) from error
+        raise refusal(error) from error
     if json_file is not None:
         write_whole(json_file, json.dumps(asdict(found), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     _show(found, Console())

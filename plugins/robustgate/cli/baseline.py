@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from robustgate.cli.refusal import refusal
 from robustgate.config import find, load
 from robustgate.core.errors import BaselineError, RobustgateError, listing
 from robustgate.engine.results import shown_path
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from robustgate.engine.baseline import Baseline
     from robustgate.engine.revision import Change
 
+RED = 1  # a run that is no standard, as distinct from a file that is none
 app = typer.Typer(
     help='Keep a run as the standard of later ones: rules with max_drop_from = "baseline" compare with it.',
     no_args_is_help=True,
@@ -43,17 +45,17 @@ def accept(
         found = load_results(results)
         accepted = Baseline.of(found)
     except BaselineError as error:
-        raise _refused(f"{results}: {error}", 4) from error
+        raise refusal(f"{results}: {error}") from error
     except RobustgateError as error:
-        raise _refused(str(error), 4) from error
+        raise refusal(error) from error
     missing, red = _missing(found), _red(found)
     if not accepted.cases:
-        raise _refused(f"{results}: no case was measured: nothing to accept")
+        raise refusal(f"{results}: no case was measured: nothing to accept", RED)
     if missing and not partial:
         cases = f"{len(missing):,} of {found.run.planned:,} planned cases were"
-        raise _refused(f"{results}: {cases} not measured: {listing(missing)}; --partial accepts the others")
+        raise refusal(f"{results}: {cases} not measured: {listing(missing)}; --partial accepts the others", RED)
     if red and not allow_red:
-        raise _refused(f"{results}: the run is red: {listing(red)}; --allow-red accepts it all the same")
+        raise refusal(f"{results}: the run is red: {listing(red)}; --allow-red accepts it all the same", RED)
     changes = _changes(path, accepted)
     accepted.write(path)
     typer.echo(f"{shown_path(path)}: {len(accepted.cases):,} cases of run {accepted.run.id}")
@@ -66,11 +68,6 @@ def _configured(config: Path | None) -> Path:
     if source is None:
         raise RobustgateError("no robustgate.toml here that names the file to write: give --config or --output")
     return load(source).gate.baseline
-
-
-def _refused(message: str, status: int = 1) -> typer.Exit:
-    typer.echo(f"robustgate: {message}", err=True)
-    return typer.Exit(status)
 
 
 def _missing(results: Results) -> list[str]:

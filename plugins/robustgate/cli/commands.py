@@ -19,6 +19,7 @@ from robustgate.cli.baseline import app as baseline
 from robustgate.cli.compare import compare
 from robustgate.cli.init import init
 from robustgate.cli.merge import merge
+from robustgate.cli.refusal import refusal
 from robustgate.cli.report import report
 from robustgate.cli.trend import trend
 from robustgate.cli.verdict import verdict
@@ -101,8 +102,7 @@ def plan(
         try:
             show_power(made, disagreement, Console())
         except RobustgateError as error:
-            typer.echo(f"robustgate: {error}", err=True)
-            raise typer.Exit(4) from error
+            raise refusal(error) from error
 
 
 @app.command()
@@ -125,8 +125,7 @@ def lint(
         try:
             sizes = sample_counts(made)
         except RobustgateError as error:
-            typer.echo(f"robustgate: {error}", err=True)
-            raise typer.Exit(4) from error
+            raise refusal(error) from error
     found = lint_policies(made, _today(), sizes)
     for line in found or ["nothing found"]:
         typer.echo(line)
@@ -164,8 +163,7 @@ def compress(
     chosen = [one for one in made.variants if any(fnmatchcase(one.name, pattern) for pattern in patterns)]
     if not chosen:
         names = [one.name for one in made.variants]
-        typer.echo(f"robustgate: no variant {' '.join(patterns)!r}{nearest(patterns[0], names)}", err=True)
-        raise typer.Exit(4)
+        raise refusal(f"no variant {' '.join(patterns)!r}{nearest(patterns[0], names)}")
     from robustgate.engine.build import build_all
 
     failed = 0
@@ -228,5 +226,4 @@ def _plan(config: Path | None, policy: str | None) -> Plan:
             )
         return make_plan(load(source), policy)
     except RobustgateError as error:
-        typer.echo(f"robustgate: {error}", err=True)
-        raise typer.Exit(4) from error
+        raise refusal(error) from error

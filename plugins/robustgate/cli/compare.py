@@ -14,6 +14,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from robustgate.cli.refusal import refusal
 from robustgate.core.errors import RobustgateError
 from robustgate.core.files import write_whole
 from robustgate.core.records import RunRecord
@@ -70,8 +71,7 @@ def compare(
     try:
         found = compare_results(load(before), load(after), confidence)
     except RobustgateError as error:
-        typer.echo(f"robustgate: {error}", err=True)
-        raise typer.Exit(4) from error
+        raise refusal(error) from error
     if json_file is not None:
         write_whole(json_file, json.dumps(asdict(found), indent=1, ensure_ascii=False) + "\n")
     if markdown:

@@ -12,6 +12,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from robustgate.cli.refusal import refusal
 from robustgate.config import find, load
 from robustgate.core.errors import RobustgateError, listing, nearest
 from robustgate.core.files import write_whole
@@ -65,8 +66,7 @@ def init(
         write_whole(path, draft.text(folder))
         plan = make_plan(load(path))
     except RobustgateError as error:
-        typer.echo(f"robustgate: {error}", err=True)
-        raise typer.Exit(4) from error
+        raise refusal(error) from error
     typer.echo(f"{path.name}: {len(plan.cases):,} cases of {len(plan.variants):,} variants")
     typer.echo("next: read it, then robustgate plan, then robustgate run")
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from robustgate.cli.refusal import refusal
 from robustgate.core.errors import ResultsError
 
 
@@ -27,8 +28,7 @@ def merge(
     try:
         merged = parts.merge({str(path): load(path) for path in shards or []})
     except ResultsError as error:
-        typer.echo(f"robustgate: {error}", err=True)
-        raise typer.Exit(4) from error
+        raise refusal(error) from error
     report = write_reports(merged, output)
     for line in [*summarize(merged), *parts.left_open(merged), f"report: {shown_path(report)}"]:
         typer.echo(line)

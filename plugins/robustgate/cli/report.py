@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from robustgate.cli.refusal import refusal
 from robustgate.core.errors import ResultsError
 
 
@@ -25,6 +26,5 @@ def report(
     try:
         found = load(results)
     except ResultsError as error:
-        typer.echo(f"robustgate: {error}", err=True)
-        raise typer.Exit(4) from error
+        raise refusal(error) from error
     typer.echo(f"report: {shown_path(rebuild(found, output or results.parent))}")

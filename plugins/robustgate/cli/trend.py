@@ -15,6 +15,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from robustgate.cli.refusal import refusal
 from robustgate.config import find, load
 from robustgate.core.errors import ResultsError, RobustgateError, nearest
 from robustgate.reports import figures
@@ -42,8 +43,7 @@ def trend(
         found = read(history or _configured(config), last)
         chosen = _chosen(found.series, cases or [])
     except RobustgateError as error:
-        typer.echo(f"robustgate: {error}", err=True)
-        raise typer.Exit(4) from error
+        raise refusal(error) from error
     if as_json:
         content = {"schema": TREND_SCHEMA, **asdict(History(runs=found.runs, series=tuple(chosen)))}
         typer.echo(json.dumps(content, indent=1, ensure_ascii=False))

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from robustgate.cli.refusal import refusal
 from robustgate.core.errors import ResultsError
 
 
@@ -27,16 +28,11 @@ def verdict(
     try:
         found = load(results)
     except ResultsError as error:
-        raise _refused(str(error)) from error
+        raise refusal(error) from error
     try:
         complaints = reasons(found, complete=complete)
     except ResultsError as error:
-        raise _refused(f"{results}: {error}") from error
+        raise refusal(f"{results}: {error}") from error
     for line in [*summarize(found), *(f"red: {reason}" for reason in complaints)]:
         typer.echo(line)
     raise typer.Exit(1 if complaints else 0)
-
-
-def _refused(message: str) -> typer.Exit:
-    typer.echo(f"robustgate: {message}", err=True)
-    return typer.Exit(4)

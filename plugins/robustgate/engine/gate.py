@@ -19,7 +19,6 @@ from robustgate.core.components import OutcomeRule, Reading, Timed
 from robustgate.core.errors import ConfigurationError, RobustgateError
 from robustgate.core.records import REFERENCE, Case, CaseResult, Finding, Picture, Shift, Variant, VariantRecord
 from robustgate.core.seeds import derive
-from robustgate.engine import family
 from robustgate.engine.artifacts import Foundry
 from robustgate.engine.baseline import WITHOUT_STANDARD, Standards
 from robustgate.engine.data import Library, as_tensor
@@ -43,7 +42,6 @@ from robustgate.engine.stopping import Seen, Stopping
 from robustgate.engine.store import Store
 from robustgate.engine.subjects import Subject
 
-OUTCOMES, DETAILS = "outcomes.npz", "details.json"
 BATCH = 32
 
 
@@ -142,7 +140,9 @@ class Gate:
             shares = self._shares(variant, shifts, self.plan.references(variant.source) if component.standards else ())
         except RobustgateError as error:
             return unjudged(variant, rule, judging.policy, str(error))
-        return judge_overall(variant, rule, shares, shifts, judging.policy, self.today, family.confidence(judging))
+        return judge_overall(
+            variant, rule, shares, shifts, judging.policy, self.today, self.stopping.alone[judging.policy.name]
+        )
 
     def _shares(self, variant: Variant, shifts: Sequence[Shift], standards: Sequence[Variant]) -> MeasuredShares:
         """Measure a variant and its reference under some shifts, and the accuracies of other uncompressed models."""
@@ -228,7 +228,7 @@ class Gate:
         rules, policy, counted = judging.case_rules.get(case.name, ()), judging.policy, seen.counted
         if case.shift.kind == "masking":
             tolerance = self.plan.configuration.masking.tolerance
-            sure = family.confidence(judging)
+            sure = self.stopping.alone[judging.policy.name]
             return judge_masking(case, counted, details, tolerance, rules, policy, self.today, sure)
         if case.shift.kind == "stability":
             rule = judging.stability_rules.get(case.name)

@@ -29,7 +29,10 @@ class Seen:
 
 
 class Stopping:
-    """Measures the cases of a plan as far as their verdicts need; `is_selected` says which ones a run is about."""
+    """Measures the cases of a plan as far as their verdicts need; `is_selected` says which ones a run is about.
+
+    `alone` holds for each policy, by its name, the confidence of a finding by itself; see `family.confidence`.
+    """
 
     def __init__(
         self, plan: Plan, measurements: Measurements, standards: Standards, is_selected: Callable[[Case], bool]
@@ -38,6 +41,7 @@ class Stopping:
         self.measurements = measurements
         self.standards = standards
         self.is_selected = is_selected
+        self.alone = {judging.policy.name: family.confidence(judging) for judging in plan.policies}
         self._enough: dict[tuple[str, str], int] = {}
         self._left_over: dict[str, float] = {}
 
@@ -51,7 +55,7 @@ class Stopping:
             early = () if self.is_whole(case) else looks(total)[:-1]
 
             def is_enough(seen: Seen) -> bool:
-                decided = (self._is_decided(one, case, seen, family.confidence(one)) for one in judgings)
+                decided = (self._is_decided(one, case, seen, self.alone[one.policy.name]) for one in judgings)
                 # What has no baseline yet is measured in full: it may be the next one.
                 return not seen.no_baseline and all(decided)
 
@@ -73,7 +77,7 @@ class Stopping:
 
         Those are judged beside all other selected cases of the run, which are measured for it. Raises RobustgateError.
         """
-        alone = family.confidence(judging)
+        alone = self.alone[judging.policy.name]
         if not seen.counted.is_whole or self._is_decided(judging, case, seen, alone):
             return alone
         if judging.policy.name not in self._left_over:

@@ -22,9 +22,10 @@ from robustgate.core.records import Case, Picture
 from robustgate.engine import measured as module
 from robustgate.engine.example_files import export
 from robustgate.engine.examples import EXAMPLES, Examples, read
-from robustgate.engine.gate import OUTCOMES, Gate
+from robustgate.engine.gate import Gate
 from robustgate.engine.measure import Outcome
 from robustgate.engine.measured import Measured, Part
+from robustgate.engine.measurements import OUTCOMES
 from robustgate.engine.pictures import MOST, SIDE, magnified, pictures
 from robustgate.engine.plan import make_plan
 from robustgate.engine.store import _is_sealed

@@ -13,8 +13,9 @@ import torch
 from robustgate.config import load
 from robustgate.core.errors import MeasurementError, ModelError
 from robustgate.core.records import Case, CaseResult
-from robustgate.engine.gate import OUTCOMES, Gate, steady
+from robustgate.engine.gate import Gate, steady
 from robustgate.engine.measure import Outcome
+from robustgate.engine.measurements import OUTCOMES
 from robustgate.engine.plan import make_plan
 
 TODAY = date(2026, 1, 1)
