@@ -190,6 +190,8 @@ def test_a_rule_on_variants_that_is_broken_stands_with_the_failures(results: Res
 def test_a_case_measured_in_part_says_so(single: Results) -> None:
     early = replace(single, cases=(replace(single.cases[0], n=500),))
     assert "500 of 2,000" in Page(html.render(early)).rows["case-0"]
+    assert "· not in the plan ≈ from a part of the samples" in Page(html.render(early)).text
+    assert "from a part" not in Page(html.render(single)).text
 
 
 def test_details_of_a_case_stand_in_its_row(results: Results, page: Page) -> None:
