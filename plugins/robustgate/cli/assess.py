@@ -21,9 +21,8 @@ from robustgate.reports import figures
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from robustgate.engine.assessment import Assessment, Front
-    from robustgate.engine.candidates import Candidate, Field
-    from robustgate.engine.rankings import ObjectiveRanking
+    from robustgate.core.assessments import Assessment, Candidate, Front, ObjectiveRanking
+    from robustgate.engine.candidates import Field
 
 SHOWN = {
     **dict.fromkeys(

@@ -20,8 +20,8 @@ def merge(
     Example: robustgate merge shards/*/results.json --output report
     """
     from robustgate.engine import shards as parts
+    from robustgate.engine.reporting import write_reports
     from robustgate.engine.results import shown_path
-    from robustgate.reports.folder import write_reports
     from robustgate.reports.results_json import load
     from robustgate.reports.summary import summarize
 
@@ -29,6 +29,6 @@ def merge(
         merged = parts.merge({str(path): load(path) for path in shards or []})
     except ResultsError as error:
         raise refusal(error) from error
-    report = write_reports(merged, output)
+    report = write_reports(merged, output, None)
     for line in [*summarize(merged), *parts.left_open(merged), f"report: {shown_path(report)}"]:
         typer.echo(line)

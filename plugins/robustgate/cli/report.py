@@ -14,17 +14,18 @@ from robustgate.core.errors import ResultsError
 def report(
     results: Annotated[Path, typer.Argument(help="The results.json of the run.")],
     output: Annotated[Path | None, typer.Option(help="The folder for the reports, instead of its own.")] = None,
+    history: Annotated[Path | None, typer.Option(help="A history.sqlite, to show the runs before.")] = None,
 ) -> None:
     """Make the reports of a run again from its results.json: report.html, report.md, and the tables of pairs.
 
     Example: robustgate report robustgate-report/results.json --output site
     """
+    from robustgate.engine.reporting import rebuild
     from robustgate.engine.results import shown_path
-    from robustgate.reports.folder import rebuild
     from robustgate.reports.results_json import load
 
     try:
         found = load(results)
     except ResultsError as error:
         raise refusal(error) from error
-    typer.echo(f"report: {shown_path(rebuild(found, output or results.parent))}")
+    typer.echo(f"report: {shown_path(rebuild(found, output or results.parent, history))}")

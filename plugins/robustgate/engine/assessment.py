@@ -3,76 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from robustgate.core.assessments import Assessment, Candidate, Front, LeftOut, Objective, Recommendation
 from robustgate.core.errors import ConfigurationError, ResultsError, listing, nearest
-from robustgate.engine.candidates import OBJECTIVES, Candidate, Field, Objective
-from robustgate.engine.rankings import ObjectiveRanking, rankings
+from robustgate.engine.candidates import OBJECTIVES, Field
+from robustgate.engine.rankings import rankings
 from robustgate.statistics.fronts import hypervolume, knee, non_dominated
 
 Within = Literal["architecture", "across"]
 EVERYWHERE: tuple[Within, ...] = ("architecture", "across")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Front:
-    """The variants of a model and source domain, or of all models of one, that no other of them beats.
-
-    `hypervolume` is the share that the front beats of the box from the worst figures of all these variants, which
-    `worst` holds, to the best; objectives in which they are all alike are no side of it, and it is None without a side.
-    Shares of different groups of variants do not compare.
-    """
-
-    model: str | None
-    source: str
-    members: tuple[str, ...]
-    dominated: tuple[str, ...]
-    knee: str
-    hypervolume: float | None
-    worst: dict[str, float]
-    best: dict[str, float]
-
-    @property
-    def place(self) -> str:
-        """Whose front it is: ``resnet18 on amazon``."""
-        return f"{self.model or 'all models'} on {self.source}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class LeftOut:
-    """A variant that cannot be compared, and the objectives that it lacks."""
-
-    name: str
-    lacks: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recommendation:
-    """The variant to take under a policy, and why; without a name, why there is none."""
-
-    policy: str
-    model: str | None
-    source: str
-    name: str | None
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Assessment:
-    """What several objectives say together. `notes` tell what could not be ranked, and why."""
-
-    objectives: tuple[Objective, ...]
-    candidates: tuple[Candidate, ...]
-    fronts: tuple[Front, ...]
-    left_out: tuple[LeftOut, ...]
-    warnings: tuple[str, ...]
-    recommendations: tuple[Recommendation, ...]
-    rankings: tuple[ObjectiveRanking, ...]
-    notes: tuple[str, ...]
 
 
 def assess(field: Field, names: Sequence[str] = (), within: Sequence[Within] = EVERYWHERE) -> Assessment:

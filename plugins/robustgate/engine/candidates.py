@@ -9,6 +9,7 @@ from math import isfinite
 import numpy as np
 from numpy.typing import NDArray
 
+from robustgate.core.assessments import Candidate, Objective
 from robustgate.core.benchmark import BENCHMARK_CORRUPTIONS, SEVERITIES
 from robustgate.core.records import CONTROL, REFERENCE, CaseResult, OverallRecord, Results, VariantRecord
 from robustgate.rules.mce import corruption_errors
@@ -16,18 +17,6 @@ from robustgate.rules.mce import corruption_errors
 CELLS = tuple((name, severity) for name in BENCHMARK_CORRUPTIONS for severity in SEVERITIES)
 
 Cell = tuple[str, int]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Objective:
-    """What a variant is judged by. `absolute` names the objective that means the same of every architecture.
-
-    It is None where the objective itself does; where it is not, figures are against each model's own reference.
-    """
-
-    name: str
-    maximised: bool
-    absolute: str | None = None
 
 
 OBJECTIVES: Mapping[str, Objective] = {
@@ -49,22 +38,6 @@ OBJECTIVES: Mapping[str, Objective] = {
 """`robust_accuracy` is that under the worst of all attacks; `mce_rounded` is the mCE as arXiv 2512.24971 prints it."""
 
 USUAL = ("accuracy", "mean_corruption_accuracy", "robust_accuracy", "compression_ratio")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """A variant: its figure for each objective, None where it has none, and the policies under which it is green.
-
-    A reference and a control are not compressed: they may stand on a front, and are never recommended.
-    """
-
-    name: str
-    model: str
-    source: str
-    compression: str
-    is_compressed: bool
-    figures: dict[str, float | None]
-    green: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from robustgate.core.assessments import Candidate
 from robustgate.core.errors import ResultsError, listing
-from robustgate.engine.candidates import Candidate, Cell, Field, comparable, mean_corruption_error, rounded_mean
+from robustgate.engine.candidates import Cell, Field, comparable, mean_corruption_error, rounded_mean
 
 COLUMNS = ("architecture", "configuration", "zip_bytes", "clean_error", "corruption", "severity", "error")
 UNCOMPRESSED = "Original"

@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from robustgate.core.assessments import Objective, ObjectiveRanking
 from robustgate.core.errors import listing
-from robustgate.engine.candidates import Field, Objective
-from robustgate.statistics.ranking import Ranking, ranking
-
-
-@dataclass(frozen=True, kw_only=True)
-class ObjectiveRanking:
-    """Compressions ranked by one objective over blocks, each a model and source domain."""
-
-    objective: str
-    blocks: tuple[str, ...]
-    compressions: tuple[str, ...]
-    ranking: Ranking
+from robustgate.engine.candidates import Field
+from robustgate.statistics.ranking import ranking
 
 
 def rankings(field: Field, objectives: Sequence[Objective]) -> tuple[tuple[ObjectiveRanking, ...], tuple[str, ...]]:

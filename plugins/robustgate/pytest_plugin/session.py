@@ -30,7 +30,6 @@ from robustgate.pytest_plugin.items import NOT_PLANNED, case_of, id_of, is_ours,
 from robustgate.pytest_plugin.progress import LiveLine
 from robustgate.pytest_plugin.turns import times, turns_of
 from robustgate.reports import history
-from robustgate.reports.folder import write_reports
 
 if TYPE_CHECKING:
     from robustgate.engine.gate import Gate
@@ -249,9 +248,12 @@ class GateSession:
         if self.config.option.collectonly or not (self.selected or self.notes):
             return
         self.results = self._assemble()
+        from robustgate.engine.reporting import write_reports  # and with it SciPy
+
         folder = self.config.invocation_params.dir / (option(self.config, "report") or "robustgate-report")
-        self.report = write_reports(self.results, folder)
-        self.unkept = history.keep(self.results, self.plan.configuration.gate.history_file)
+        kept = self.plan.configuration.gate.history_file
+        self.unkept = history.keep(self.results, kept)
+        self.report = write_reports(self.results, folder, kept)
         self.complaint = self._complaint(self.results)
         if self.complaint and exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED

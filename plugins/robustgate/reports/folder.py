@@ -9,26 +9,27 @@ from robustgate.core.records import Results
 from robustgate.reports import html, markdown, results_json
 from robustgate.reports.pairs import as_csv, as_latex, as_markdown, pair_tables
 from robustgate.reports.pictures import limited
+from robustgate.reports.supplement import NOTHING, Supplement
 
 
-def write_reports(results: Results, folder: Path) -> Path:
+def write_reports(results: Results, folder: Path, supplement: Supplement = NOTHING) -> Path:
     """Write results.json into `folder`, and the reports that are made of it; return the path of report.html.
 
     Of a large run, the pictures of some cases only are written.
     """
     results = limited(results)
     results_json.write(results, folder / "results.json")
-    return rebuild(results, folder)
+    return rebuild(results, folder, supplement)
 
 
-def rebuild(results: Results, folder: Path) -> Path:
+def rebuild(results: Results, folder: Path, supplement: Supplement = NOTHING) -> Path:
     """Write report.md and report.html of a results.json into `folder`; return the path of the last.
 
     A run with domain pairs has their table in pairs.md, pairs.csv and pairs.tex too; one without takes away those of
     an earlier run.
     """
     write_whole(folder / "report.md", markdown.render(results))
-    write_whole(folder / "report.html", html.render(results))
+    write_whole(folder / "report.html", html.render(results, supplement))
     tables = pair_tables(results)
     for suffix, render in (("md", as_markdown), ("csv", as_csv), ("tex", as_latex)):
         if tables:

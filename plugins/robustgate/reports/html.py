@@ -13,10 +13,11 @@ from robustgate.reports.overall import EXPLANATION as OVER_ALL_SHIFTS
 from robustgate.reports.overall import overall_table
 from robustgate.reports.pictures import OPEN as OPEN_CASES
 from robustgate.reports.pictures import gallery
+from robustgate.reports.supplement import NOTHING, Supplement
 from robustgate.reports.troubles import OPEN, troubles
 
 
-def render(results: Results) -> str:
+def render(results: Results, supplement: Supplement = NOTHING) -> str:
     """Return the report as a self-contained HTML page. Text from outside is escaped."""
     environment = Environment(
         loader=PackageLoader("robustgate.reports"),
@@ -29,6 +30,7 @@ def render(results: Results) -> str:
     return environment.get_template("report.html.j2").render(
         results=results,
         run=results.run,
+        supplement=supplement,
         view=view,
         figures=figures,
         details=details,

@@ -3,27 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-
-@dataclass(frozen=True, kw_only=True)
-class Ranking:
-    """What the blocks say of K treatments.
-
-    `mean_ranks` (K) are over the blocks, 1 for the best, ties shared. `statistic` and `p_value` are Friedman's.
-    Treatments whose mean ranks lie `critical_difference` apart or more differ; `groups` are the largest sets, as
-    indices from the best rank to the worst, of which no two do.
-    """
-
-    mean_ranks: tuple[float, ...]
-    statistic: float
-    p_value: float
-    critical_difference: float
-    groups: tuple[tuple[int, ...], ...]
+from robustgate.core.assessments import Ranking
 
 
 def ranking(figures: ArrayLike, *, maximised: bool, error: float = 0.05) -> Ranking:

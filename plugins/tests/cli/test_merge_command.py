@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from robustgate.cli import app
 from robustgate.core.records import Results
-from robustgate.reports.folder import write_reports
+from robustgate.engine.reporting import write_reports
 from robustgate.reports.results_json import dumps, load
 
 # Two policies, rules on variants and over shifts, a waiver, and what breaks a rule.
@@ -74,7 +74,7 @@ def timeless(results: Results) -> Results:
 
 
 def pages(results: Results, folder: Path) -> dict[str, bytes]:
-    write_reports(timeless(results), folder)
+    write_reports(timeless(results), folder, None)
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
