@@ -15,7 +15,7 @@ from robustgate.engine.results import shown_path
 if TYPE_CHECKING:
     from robustgate.core.records import Finding, Results
     from robustgate.engine.baseline import Baseline
-    from robustgate.engine.revision import Change
+    from robustgate.engine.comparison import Change
 
 RED = 1  # a run that is no standard, as distinct from a file that is none
 app = typer.Typer(

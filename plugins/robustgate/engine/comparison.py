@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from robustgate.core.records import VERDICTS, CaseResult, Results, RunRecord, Timing, VariantRecord, Verdict
-from robustgate.engine.baseline import WITHOUT_STANDARD, place, standard_of
-from robustgate.engine.revision import shared
+from robustgate.engine.baseline import WITHOUT_STANDARD, Standard, place, standard_of
 from robustgate.statistics.multiple import stepped_down
 from robustgate.statistics.paired import PairedCounts, drop_interval
 from robustgate.statistics.proportion import clopper_pearson
@@ -225,18 +224,23 @@ def _contrast(name: str, old: CaseResult, new: CaseResult, same_order: bool) -> 
     elif not same_order:
         unpaired = "in the order of another seed"
     else:
-        first, second = shared(standard_of(old), standard_of(new))
-        pair = PairedCounts.of(first, second)
-        before, after = _on(old, int(first.sum()), pair.n), _on(new, int(second.sum()), pair.n)
-        return Contrast(name=name, before=before, after=after, pair=pair)
+        return paired(name, standard_of(old), standard_of(new))
     return Contrast(name=name, before=_figure(old), after=_figure(new), unpaired=unpaired)
+
+
+def paired(name: str, old: Standard, new: Standard) -> Contrast:
+    """Pair a case's outcomes on the samples that both measured, the first ones drawn."""
+    n = min(old.n, new.n)
+    pair = PairedCounts.of(old.outcomes[:n], new.outcomes[:n])
+    before, after = (_on(one, int(one.outcomes[:n].sum()), n) for one in (old, new))
+    return Contrast(name=name, before=before, after=after, pair=pair)
 
 
 def _figure(row: CaseResult) -> Figure:
     return _on(row, row.correct, row.n)
 
 
-def _on(row: CaseResult, correct: int, n: int) -> Figure:
+def _on(row: CaseResult | Standard, correct: int, n: int) -> Figure:
     return Figure(value=correct / n, correct=correct, n=n, n_total=row.n_total)
 
 

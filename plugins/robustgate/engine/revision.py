@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
-
-import numpy as np
-from numpy.typing import NDArray
 
 from robustgate.engine.baseline import Baseline, Standard
-from robustgate.statistics.paired import PairedCounts, drop_interval
+from robustgate.engine.comparison import Change, paired
 
 CONFIDENCE = 0.99
-Change = Literal["new", "gone", "incomparable", "worse", "better", "unclear", "same"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,23 +36,11 @@ def revisions(before: Baseline, after: Baseline) -> Iterator[Revision]:
             yield _compared(name, old, new)
 
 
-def shared(old: Standard, new: Standard) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return which of the samples (n,) that both measured, the first ones drawn, came out right in each."""
-    n = min(old.n, new.n)
-    return old.outcomes[:n], new.outcomes[:n]
-
-
 def _compared(name: str, old: Standard, new: Standard) -> Revision:
-    before, after = shared(old, new)
-    counts = PairedCounts.of(before, after)
-    drop = drop_interval(counts, CONFIDENCE)
-    change: Change = "same" if not counts.lost + counts.gained else "unclear"
-    if drop.low > 0:
-        change = "worse"
-    elif drop.high < 0:
-        change = "better"
-    told = (
-        f"{100 * before.mean():.1f} → {100 * after.mean():.1f} %, a drop of {100 * counts.drop:.1f} "
-        f"[{100 * drop.low:.1f}, {100 * drop.high:.1f}] points on {counts.n:,} samples"
-    )
-    return Revision(name=name, change=change, told=told)
+    contrast = paired(name, old, new)
+    found = contrast.at(CONFIDENCE)
+    told = f"{100 * contrast.before.value:.1f} → {100 * contrast.after.value:.1f} %"
+    if (drop := found.drop) is not None:
+        told += f", a drop of {100 * drop.value:.1f} [{100 * drop.low:.1f}, {100 * drop.high:.1f}] points"
+        told += f" on {drop.n:,} samples"
+    return Revision(name=name, change=found.change, told=told)

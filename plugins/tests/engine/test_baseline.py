@@ -402,7 +402,7 @@ def test_the_changes_between_two_baselines() -> None:
         "moved": "incomparable",
         "new": "new",
     }
-    drop = drop_interval(PairedCounts(n=144, lost=12, gained=0), 0.99)
+    drop = drop_interval(PairedCounts(n=144, lost=12, gained=0), 0.99, corrected=True)
     assert found["worse"].told == (
         f"93.1 → 84.7 %, a drop of 8.3 [{100 * drop.low:.1f}, {100 * drop.high:.1f}] points on 144 samples"
     )
