@@ -39,6 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "report": "folder for results.json, report.md and report.html (default: robustgate-report)",
         "examples": "folder for each attacked case's adversarial examples, <case>.npz (default: they are not exported)",
         "device": "auto, cpu or cuda, instead of gate.device",
+        "shard": "a part of the run, as 1/4: its results.json is one of those that `robustgate merge` puts together",
         "engine": "where cases run: local (this process, or its pytest-xdist workers)",
     }
     for name, text in options.items():

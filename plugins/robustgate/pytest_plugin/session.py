@@ -28,6 +28,7 @@ from robustgate.pytest_plugin import MARKERS, SUITE, option
 from robustgate.pytest_plugin.benchmarks import quieten
 from robustgate.pytest_plugin.items import NOT_PLANNED, case_of, id_of, is_ours, judged_by, variant_of, variant_test
 from robustgate.pytest_plugin.progress import LiveLine
+from robustgate.pytest_plugin.sharding import outside, shard_of
 from robustgate.pytest_plugin.turns import times, turns_of
 from robustgate.reports import history
 
@@ -68,6 +69,7 @@ class GateSession:
         self.unkept = ""
         self.live = LiveLine(config)
         self.turns = turns_of(config)
+        self.shard = shard_of(config)
 
     # What tests use.
 
@@ -185,6 +187,8 @@ class GateSession:
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         """Take out tests that this configuration plans nothing for; mark the others with their kind."""
         dropped = [item for item in items if id_of(item) == NOT_PLANNED]
+        if self.shard is not None:
+            dropped += outside([item for item in items if item not in dropped], *self.shard)
         for item in items:
             case = case_of(item)
             if case is not None and item.get_closest_marker(case.shift.kind) is None:
