@@ -49,4 +49,4 @@ def as_images(samples: Samples) -> tuple[Tensor, Tensor]:
 
 def attacked(subject: TorchSubject, samples: Samples, attack: Attack, terms: Terms | None = None) -> Outcome:
     """Attack with ours."""
-    return measure_adversarial(subject, samples, "ours", lambda _, __: None, attack, seed=7, terms=terms)
+    return measure_adversarial(subject, samples, "ours", lambda *_: None, attack, seed=7, terms=terms)

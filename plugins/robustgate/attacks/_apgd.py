@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from robustgate.core.budget import Budget, check_eps
-from robustgate.core.components import Loss, Query
+from robustgate.core.components import Loss, Passes, Query
 from robustgate.core.walks import wide
 
 if TYPE_CHECKING:
@@ -80,6 +80,11 @@ def climb(
             last = step
         climbers.move(budget, MOMENTUM if step else 1.0)
     yield Query(climbers.rows, climbers.points)
+
+
+def climb_passes(steps: int) -> Passes:
+    """Return what a climb asks about a sample that stands."""
+    return Passes(forward=steps + 1, backward=steps)
 
 
 def checkpoints(steps: int) -> frozenset[int]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from robustgate.attacks._apgd import climb, refuse_impossible
+from robustgate.attacks._apgd import climb, climb_passes, refuse_impossible
 from robustgate.core.budget import Budget
+from robustgate.core.components import Passes
 from robustgate.core.losses import log_odds
 from robustgate.core.walks import among
 
@@ -41,6 +42,10 @@ class ApgdCe:
 
     def __post_init__(self) -> None:
         refuse_impossible(self)
+
+    def passes(self, values: int | None) -> Passes:  # noqa: ARG002
+        """Return what is asked about a sample that stands."""
+        return climb_passes(self.steps) * (1 + self.restarts)
 
     def run(self, images: Tensor, labels: Tensor, draws: Draws, target: AttackTarget) -> Walk:  # noqa: ARG002
         """Climb, and again from elsewhere while any stands."""

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from robustgate.attacks._apgd import climb, refuse_impossible
+from robustgate.attacks._apgd import climb, climb_passes, refuse_impossible
 from robustgate.core.budget import Budget
-from robustgate.core.components import Query
+from robustgate.core.components import Passes, Query
 from robustgate.core.losses import dlr_targeted, others
 from robustgate.core.walks import among
 
@@ -42,6 +42,10 @@ class ApgdT:
         refuse_impossible(self)
         if self.targets < 1:
             raise ValueError(f"targets must be at least 1, got {self.targets}")
+
+    def passes(self, values: int | None) -> Passes:  # noqa: ARG002
+        """Return what is asked about a sample that stands, where there are so many other classes."""
+        return Passes(forward=1) + climb_passes(self.steps) * (self.targets * (1 + self.restarts))
 
     def run(self, images: Tensor, labels: Tensor, draws: Draws, target: AttackTarget) -> Walk:
         """Rank the other classes, then climb towards each while any sample stands."""

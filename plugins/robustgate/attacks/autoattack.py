@@ -9,12 +9,13 @@ from robustgate.attacks.apgd_ce import ApgdCe
 from robustgate.attacks.apgd_t import ApgdT
 from robustgate.attacks.fab import Fab
 from robustgate.attacks.square import Square
+from robustgate.core.components import Passes
 from robustgate.core.walks import among
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from robustgate.core.components import Attack, AttackTarget, Draws, Walk
+    from robustgate.core.components import AttackTarget, Draws, Walk
 
 __all__ = ["Autoattack"]
 
@@ -45,7 +46,7 @@ class Autoattack:
     def __post_init__(self) -> None:
         self.parts()
 
-    def parts(self) -> tuple[Attack, ...]:
+    def parts(self) -> tuple[ApgdCe, ApgdT, Fab, Square]:
         """Return the four, in order. Raises ValueError where one refuses its parameters."""
         return (
             ApgdCe(eps=self.eps, norm=self.norm, steps=self.steps),
@@ -53,6 +54,10 @@ class Autoattack:
             Fab(eps=self.eps, norm=self.norm, steps=self.steps, targets=self.targets),
             Square(eps=self.eps, norm=self.norm, queries=self.queries),
         )
+
+    def passes(self, values: int | None) -> Passes:
+        """Return what is asked about a sample that all four leave standing."""
+        return sum((one.passes(values) for one in self.parts()), Passes())
 
     def run(self, images: Tensor, labels: Tensor, draws: Draws, target: AttackTarget) -> Walk:
         """Run one after the other while any sample stands."""

@@ -7,8 +7,9 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from robustgate.attacks._approach import approach_passes
 from robustgate.core.budget import Budget, check_eps
-from robustgate.core.components import Answer, Query
+from robustgate.core.components import Answer, Passes, Query
 from robustgate.core.losses import margin
 from robustgate.core.walks import approach
 
@@ -93,6 +94,11 @@ class CarliniWagner:
                 raise ValueError(f"{name} must be above 0 and finite, got {value:g}")
         if not 0 <= self.confidence < LARGE:
             raise ValueError(f"confidence must be at least 0 and finite, got {self.confidence:g}")
+
+    def passes(self, values: int | None) -> Passes:  # noqa: ARG002
+        """Return the most that is asked about one sample."""
+        search = Passes(forward=self.steps, backward=self.steps - 1)
+        return Passes(forward=1, backward=1) + search * self.binary_searches + approach_passes(self.refinements)
 
     def run(self, images: Tensor, labels: Tensor, draws: Draws, target: AttackTarget) -> Walk:  # noqa: ARG002
         """Search for the c of each sample, then come nearer along a straight line."""

@@ -7,8 +7,9 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from robustgate.attacks._approach import approach_passes
 from robustgate.core.budget import Budget, check_eps
-from robustgate.core.components import Answer, Query
+from robustgate.core.components import Answer, Passes, Query
 from robustgate.core.losses import log_odds, margin
 from robustgate.core.walks import approach, wide
 
@@ -70,6 +71,11 @@ class Ddn:
             raise ValueError(f"levels must be at least 2, or none, got {self.levels}")
         if self.refinements < 0:
             raise ValueError(f"refinements must be at least 0, got {self.refinements}")
+
+    def passes(self, values: int | None) -> Passes:  # noqa: ARG002
+        """Return the most that is asked about one sample."""
+        circle = Passes(forward=self.steps, backward=self.steps)
+        return circle + approach_passes(self.refinements if self.levels is None else 0)
 
     def run(self, images: Tensor, labels: Tensor, draws: Draws, target: AttackTarget) -> Walk:  # noqa: ARG002
         """Walk around the images on spheres, then come nearer along a straight line."""

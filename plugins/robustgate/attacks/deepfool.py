@@ -6,9 +6,10 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from robustgate.attacks._approach import approach_passes
 from robustgate.attacks._plane import distances_to_planes, nearest_plane
 from robustgate.core.budget import Budget, check_eps
-from robustgate.core.components import Answer, Loss, Query
+from robustgate.core.components import Answer, Loss, Passes, Query
 from robustgate.core.losses import margin, others
 from robustgate.core.walks import approach, wide
 
@@ -62,6 +63,12 @@ class Deepfool:
             raise ValueError(f"candidates must be at least 2, the image's own class and another, got {self.candidates}")
         if not 0 <= self.overshoot < float("inf"):
             raise ValueError(f"overshoot must be at least 0 and finite, got {self.overshoot:g}")
+
+    def passes(self, values: int | None) -> Passes:  # noqa: ARG002
+        """Return the most that is asked about one sample."""
+        first = Passes(forward=1, backward=self.candidates - 1)
+        look, step = Passes(forward=1), Passes(forward=1, backward=min(self.rivals, self.candidates - 1))
+        return first + look * self.steps + step * (self.steps - 1) + approach_passes(self.refinements)
 
     def run(self, images: Tensor, labels: Tensor, draws: Draws, target: AttackTarget) -> Walk:  # noqa: ARG002
         """Walk over the boundary, then come back to it."""

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from robustgate.attacks._approach import approach_passes
 from robustgate.attacks._plane import distances_to_planes, nearest_plane, step_to_plane
 from robustgate.attacks.deepfool import differences
 from robustgate.core.budget import Budget, check_eps
-from robustgate.core.components import Answer, Query
+from robustgate.core.components import Answer, Passes, Query
 from robustgate.core.losses import margin, others
 from robustgate.core.walks import approach, wide
 
@@ -69,6 +70,13 @@ class Fab:
             raise ValueError(f"eta must be at least 1 and finite, got {self.eta:g}")
         if not 0 < self.beta <= 1:
             raise ValueError(f"beta must be above 0 and at most 1, got {self.beta:g}")
+
+    def passes(self, values: int | None) -> Passes:  # noqa: ARG002
+        """Return the most that is asked about one sample, where there are so many other classes."""
+        at_once = 1 if self.targeted else self.targets
+        walk = Passes(forward=2 * self.steps, backward=at_once + (self.steps - 1) * min(self.rivals, at_once))
+        walks = walk * (self.restarts * (self.targets if self.targeted else 1))
+        return Passes(forward=1) + walks + approach_passes(self.refinements)
 
     def run(self, images: Tensor, labels: Tensor, draws: Draws, target: AttackTarget) -> Walk:
         """Rank the other classes, walk towards each, and come to the boundary."""

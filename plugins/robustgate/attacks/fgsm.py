@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from robustgate.core.components import Query
+from robustgate.core.components import Passes, Query
 from robustgate.core.losses import cross_entropy
 
 if TYPE_CHECKING:
@@ -29,6 +29,10 @@ class Fgsm:
     def __post_init__(self) -> None:
         if not 0 < self.eps <= 1:
             raise ValueError(f"eps must be in (0, 1], in [0, 1] units, got {self.eps:g}")
+
+    def passes(self, values: int | None) -> Passes:  # noqa: ARG002
+        """Return what is asked about each sample."""
+        return Passes(forward=2, backward=1)
 
     def run(self, images: Tensor, labels: Tensor, draws: Draws, target: AttackTarget) -> Walk:  # noqa: ARG002
         """Ask for the gradient at the images, then about the end of the step."""

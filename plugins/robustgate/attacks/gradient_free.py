@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from robustgate.attacks.hop_skip_jump import HopSkipJump
 from robustgate.attacks.square import Square
 from robustgate.core.budget import TOLERANCE, check_eps
-from robustgate.core.components import Answer, Norm, Query
+from robustgate.core.components import Answer, Norm, Passes, Query
 from robustgate.core.losses import margin
 from robustgate.core.walks import among
 
@@ -51,6 +51,10 @@ class GradientFree:
         check_eps(self.eps, self.norm)
         if self.queries < 2:
             raise ValueError(f"queries must be at least 2, got {self.queries}")
+
+    def passes(self, values: int | None) -> Passes:  # noqa: ARG002
+        """Return the most that is asked about a sample."""
+        return Passes(forward=self.queries)
 
     def run(self, images: Tensor, labels: Tensor, draws: Draws, target: AttackTarget) -> Walk:
         """Attack all; by decisions alone those whose logits tell nothing."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robustgate.core.budget import Budget, check_eps
-from robustgate.core.components import Answer, Query
+from robustgate.core.components import Answer, Passes, Query
 from robustgate.core.walks import wide
 
 if TYPE_CHECKING:
@@ -66,6 +66,10 @@ class HopSkipJump:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 < self.gamma < float("inf"):
             raise ValueError(f"gamma must be above 0 and finite, got {self.gamma:g}")
+
+    def passes(self, values: int | None) -> Passes:  # noqa: ARG002
+        """Return the most that is asked about a sample."""
+        return Passes(forward=self.queries)
 
     def run(self, images: Tensor, labels: Tensor, draws: Draws, target: AttackTarget) -> Walk:  # noqa: ARG002
         """Find a start, then estimate, leap and come back until the queries are used up."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robustgate.attacks.pgd import Pgd
 from robustgate.core.budget import Budget
-from robustgate.core.components import Loss, Query
+from robustgate.core.components import Loss, Passes, Query
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,6 +58,10 @@ class Jitter:
     def pace(self) -> Pgd:
         """Return the PGD whose steps these are. Raises ValueError where it refuses the parameters."""
         return Pgd(eps=self.eps, norm=self.norm, steps=self.steps, relative_step=self.relative_step)
+
+    def passes(self, values: int | None) -> Passes:  # noqa: ARG002
+        """Return what is asked about a sample that stands."""
+        return Passes(forward=self.steps + 1, backward=self.steps)
 
     def run(self, images: Tensor, labels: Tensor, draws: Draws, target: AttackTarget) -> Walk:
         """Climb while any sample stands."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robustgate.core.budget import TOLERANCE
-from robustgate.core.components import Loss, Query
+from robustgate.core.components import Loss, Passes, Query
 from robustgate.core.losses import others
 
 if TYPE_CHECKING:
@@ -55,6 +56,18 @@ class Jsma:
             raise ValueError(f"theta must be a change within [-1, 1] and not 0, got {self.theta:g}")
         if self.candidates < 2:
             raise ValueError(f"candidates must be at least 2, got {self.candidates}")
+
+    def passes(self, values: int | None) -> Passes | None:
+        """Return the most that is asked about one sample: a step for each value that may change, of each `theta`.
+
+        A pair may change together, so that half of it is the rule. None where the number of values is not known.
+        """
+        if values is None:
+            return None
+        # Ten times a tenth may be a little below 1.
+        moves = 1 if abs(self.theta) == 1 else 1 + math.floor(1 / abs(self.theta))
+        steps = int(self.eps * values + TOLERANCE) * moves
+        return Passes(forward=steps + 1, backward=2 * steps)
 
     def run(self, images: Tensor, labels: Tensor, draws: Draws, target: AttackTarget) -> Walk:  # noqa: ARG002
         """Change pair after pair."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robustgate.core.budget import Budget, check_eps
-from robustgate.core.components import Query
+from robustgate.core.components import Passes, Query
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,6 +37,10 @@ class Noise:
         check_eps(self.eps, self.norm)
         if self.repeats < 1:
             raise ValueError(f"repeats must be at least 1, got {self.repeats}")
+
+    def passes(self, values: int | None) -> Passes:  # noqa: ARG002
+        """Return what is asked about a sample that stands."""
+        return Passes(forward=self.repeats)
 
     def run(self, images: Tensor, labels: Tensor, draws: Draws, target: AttackTarget) -> Walk:  # noqa: ARG002
         """Draw for what stands, again and again."""

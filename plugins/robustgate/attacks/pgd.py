@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robustgate.core.budget import Budget, check_eps
-from robustgate.core.components import Query
+from robustgate.core.components import Passes, Query
 from robustgate.core.losses import dlr, exact_cross_entropy, log_odds
 from robustgate.core.walks import among
 
@@ -65,6 +65,10 @@ class Pgd:
             )
         if not self.give_up >= 1:
             raise ValueError(f"give_up must be at least 1, got {self.give_up:g}; inf takes every step")
+
+    def passes(self, values: int | None) -> Passes:  # noqa: ARG002
+        """Return what is asked about a sample that neither falls nor is given up."""
+        return Passes(forward=self.steps + 1, backward=self.steps) * (1 + self.restarts)
 
     def run(self, images: Tensor, labels: Tensor, draws: Draws, target: AttackTarget) -> Walk:  # noqa: ARG002
         """Walk from the images, and again from other points while any stands."""

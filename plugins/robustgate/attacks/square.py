@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robustgate.core.budget import Budget, check_eps
-from robustgate.core.components import Query
+from robustgate.core.components import Passes, Query
 from robustgate.core.losses import margin
 
 if TYPE_CHECKING:
@@ -55,6 +55,10 @@ class Square:
             raise ValueError(f"queries must be at least 1, got {self.queries}")
         if not 0 < self.p_init <= 1:
             raise ValueError(f"p_init must be above 0 and at most 1, a share of the image, got {self.p_init:g}")
+
+    def passes(self, values: int | None) -> Passes:  # noqa: ARG002
+        """Return what is asked about a sample that stands."""
+        return Passes(forward=self.queries)
 
     def run(self, images: Tensor, labels: Tensor, draws: Draws, target: AttackTarget) -> Walk:  # noqa: ARG002
         """Search at random from the start."""

@@ -13,28 +13,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from robustgate.cli.completion import objectives as objective_names
 from robustgate.cli.refusal import refusal
 from robustgate.core.errors import RobustgateError, listing
 from robustgate.core.files import write_whole
-from robustgate.reports import figures
+from robustgate.reports import assessments, figures
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from robustgate.core.assessments import Assessment, Candidate, Front, ObjectiveRanking
     from robustgate.engine.candidates import Field
-
-SHOWN = {
-    **dict.fromkeys(
-        ("accuracy", "mean_corruption_accuracy", "mean_domain_accuracy", "robust_accuracy"),
-        lambda value: f"{100 * value:.2f} %",
-    ),
-    "mce": lambda value: f"{100 * value:.2f}",
-    "mce_rounded": lambda value: f"{100 * value:.1f}",
-    "compression_ratio": lambda value: f"{value:.2f}x",
-    "latency": lambda value: f"{value:.4g} ms",
-    **dict.fromkeys(("size", "deflated_size", "memory"), figures.size),
-}
 
 
 class Within(StrEnum):
@@ -49,15 +38,15 @@ def assess(
         Path,
         typer.Argument(
             metavar="RESULTS_OR_CSV",
-            help="A run's results.json, or a CSV of errors: architecture, configuration, zip_bytes, clean_error, "
-            "corruption, severity, error.",
+            help="A run's results.json, or a CSV of errors, one a line.",
         ),
     ],
     objectives: Annotated[
         str | None,
         typer.Option(
             help="With commas between: accuracy, mean_corruption_accuracy, mean_domain_accuracy, robust_accuracy, mce, "
-            "mce_rounded, compression_ratio, size, deflated_size, latency, memory."
+            "mce_rounded, compression_ratio, size, deflated_size, latency, memory.",
+            autocompletion=objective_names,
         ),
     ] = None,
     within: Annotated[
@@ -126,22 +115,17 @@ def _table(found: Assessment, front: Front, by_name: dict[str, Candidate]) -> Ta
     table.add_column("")
     for name in front.members:
         known = by_name[name].figures
-        values = [(goal.name, known[goal.name]) for goal in found.objectives]
-        cells = [figures.NOTHING if value is None else SHOWN[goal](value) for goal, value in values]
-        table.add_row(escape(_label(front, by_name[name])), *cells, "knee" if name == front.knee else "")
+        cells = [assessments.shown(goal.name, known[goal.name]) for goal in found.objectives]
+        label = assessments.label(front.model, by_name[name])
+        table.add_row(escape(label), *cells, "knee" if name == front.knee else "")
     return table
 
 
 def _about(front: Front, by_name: dict[str, Candidate]) -> Iterator[str]:
-    if front.hypervolume is not None:
-        yield f"hypervolume: {figures.percent(front.hypervolume)} of the box from the worst figures to the best"
+    if share := assessments.hypervolume(front):
+        yield f"hypervolume: {share} of the box from the worst figures to the best"
     if front.dominated:
-        yield f"beaten: {listing(_label(front, by_name[name]) for name in front.dominated)}"
-
-
-def _label(front: Front, one: Candidate) -> str:
-    """Return how a variant is called beside the others of its front."""
-    return one.compression if front.model else f"{one.model} {one.compression}"
+        yield f"beaten: {listing(assessments.label(front.model, by_name[name]) for name in front.dominated)}"
 
 
 def _ranked(one: ObjectiveRanking) -> Iterator[str]:
@@ -149,27 +133,14 @@ def _ranked(one: ObjectiveRanking) -> Iterator[str]:
     ranks = one.ranking
     order = sorted(zip(ranks.mean_ranks, one.compressions, strict=True), key=lambda pair: pair[0])
     yield f"mean ranks by {one.objective}: {', '.join(f'{name} {rank:.2f}' for rank, name in order)}"
-    yield (
-        f"  Friedman's chi-squared over {len(one.blocks)} models and source domains {ranks.statistic:.2f}, "
-        f"p = {ranks.p_value:.2g} (approximate); ranks {ranks.critical_difference:.2f} apart differ (Nemenyi, 5 %)"
-    )
+    yield f"  {assessments.friedman(one)}"
 
 
 def _draw(found: Assessment, path: Path) -> None:
-    from robustgate.reports.critical_difference import FORMATS, Diagram, write_diagrams
+    from robustgate.reports.critical_difference import FORMATS, write_diagrams
 
     if path.suffix.removeprefix(".") not in FORMATS:
         raise RobustgateError(f"{path}: a picture is drawn as .{', .'.join(FORMATS)}, got {path.suffix or 'no suffix'}")
     if not found.rankings:
         raise RobustgateError(f"nothing to draw: {'; '.join(found.notes)}")
-    diagrams = [
-        Diagram(
-            title=f"{one.objective}: Friedman p = {one.ranking.p_value:.2g}, {len(one.blocks)} blocks",
-            names=one.compressions,
-            mean_ranks=one.ranking.mean_ranks,
-            critical_difference=one.ranking.critical_difference,
-            groups=one.ranking.groups,
-        )
-        for one in found.rankings
-    ]
-    write_diagrams(diagrams, path)
+    write_diagrams([assessments.diagram(one) for one in found.rankings], path)

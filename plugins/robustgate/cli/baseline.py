@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from robustgate.cli.configuration import configured
 from robustgate.cli.refusal import refusal
-from robustgate.config import find, load
 from robustgate.core.errors import BaselineError, RobustgateError, listing
 from robustgate.engine.results import shown_path
 
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 RED = 1  # a run that is no standard, as distinct from a file that is none
 app = typer.Typer(
-    help='Keep a run as the standard of later ones: rules with max_drop_from = "baseline" compare with it.',
+    help="""Keep a run as the standard of later ones: rules with max_drop_from = "baseline" compare with it.
+
+    Example: robustgate baseline accept robustgate-report/results.json
+    """,
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -35,13 +38,15 @@ def accept(
 ) -> None:
     """Keep the outcomes of a run, sample by sample, in a file for git.
 
+    Exit status: 0 when they are kept, 1 for a run that is no standard, 4 for a file that is no run.
+
     Example: robustgate baseline accept robustgate-report/results.json
     """
     from robustgate.engine.baseline import Baseline
     from robustgate.reports.results_json import load as load_results
 
     try:
-        path = output or _configured(config)
+        path = output or configured(config, ", or the file to write: --output").gate.baseline
         found = load_results(results)
         accepted = Baseline.of(found)
     except BaselineError as error:
@@ -61,13 +66,6 @@ def accept(
     typer.echo(f"{shown_path(path)}: {len(accepted.cases):,} cases of run {accepted.run.id}")
     for line in [*changes, *_stopped(accepted)]:
         typer.echo(f"  {line}")
-
-
-def _configured(config: Path | None) -> Path:
-    source = config or find(Path.cwd())
-    if source is None:
-        raise RobustgateError("no robustgate.toml here that names the file to write: give --config or --output")
-    return load(source).gate.baseline
 
 
 def _missing(results: Results) -> list[str]:

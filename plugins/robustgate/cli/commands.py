@@ -17,22 +17,24 @@ from rich.console import Console
 from robustgate.cli.assess import assess
 from robustgate.cli.baseline import app as baseline
 from robustgate.cli.compare import compare
+from robustgate.cli.completion import SCHEMAS, schemas
+from robustgate.cli.completion import variants as variant_names
+from robustgate.cli.configuration import ConfigOption, PolicyOption, importable, planned
+from robustgate.cli.cost import show_cost
 from robustgate.cli.init import init
 from robustgate.cli.merge import merge
 from robustgate.cli.refusal import refusal
 from robustgate.cli.report import report
 from robustgate.cli.trend import trend
 from robustgate.cli.verdict import verdict
-from robustgate.config import find, load
 from robustgate.core.errors import RobustgateError, listing, nearest
 from robustgate.core.records import REFERENCE
 from robustgate.engine.judging import Judging
 from robustgate.engine.lint import lint as lint_policies
-from robustgate.engine.plan import Plan, make_plan
+from robustgate.engine.plan import Plan
 from robustgate.engine.results import VARIANT_TESTS, rules_of
 
 app = typer.Typer(
-    help="Is the compressed model still robust? A pytest gate for compressed vision models.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -46,19 +48,20 @@ app.command()(report)
 app.command()(assess)
 app.command()(compare)
 app.command()(trend)
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", help="The configuration; default: robustgate.toml or pyproject.toml here.")
-]
-PolicyOption = Annotated[
-    str | None, typer.Option("--policy", help="The policy, or several: edge,cloud; instead of gate.policy.")
-]
+
+
+# In one line: with the options about completion all commands then fit one screen.
+@app.callback(help="A pytest gate for compressed vision models. Example: robustgate plan --names")
+def main(context: typer.Context) -> None:
+    """Let every command import what stands in the current folder: a configuration may name it."""
+    context.with_resource(importable(Path.cwd()))
 
 
 @app.command()
 def plan(
     config: ConfigOption = None,
     policy: PolicyOption = None,
-    names: bool = False,
+    names: Annotated[bool, typer.Option("--names", help="List the tests too, by their ids.")] = False,
     power: Annotated[
         bool, typer.Option("--power", help="Show what the test set can resolve; reads its labels.")
     ] = False,
@@ -66,11 +69,13 @@ def plan(
         float, typer.Option(min=0, max=1, help="For --power: the share of images on which two variants disagree.")
     ] = 0.06,
 ) -> None:
-    """Show what a run would measure and judge, without measuring anything.
+    """Show what a run would measure and judge, and what it costs, without measuring anything.
+
+    Minutes are told by the runs before, passes by the attacks themselves.
 
     Example: robustgate plan --config robustgate.toml --names
     """
-    made = _plan(config, policy)
+    made = planned(config, policy)
     several = len(made.policies) > 1
     typer.echo(f"{made.configuration.source}: {'policies' if several else 'policy'} {', '.join(made.policy_names)}")
     kinds = Counter(case.shift.kind for case in made.cases)
@@ -80,6 +85,10 @@ def plan(
     for compression, count in compressions.items():
         chain = " → ".join(_steps(made, compression)) or "as trained"
         typer.echo(f"  {compression:<24} {count:>3}  {chain}")
+    try:
+        show_cost(made, Console(markup=False, highlight=False))
+    except RobustgateError as error:
+        raise refusal(error) from error
     for judging in made.policies:
         typer.echo(f"rules of policy {judging.policy.name}:" if several else "rules:")
         for line in _rules(judging):
@@ -113,11 +122,13 @@ def lint(
         bool, typer.Option("--data", help="Count the samples too: too few of them cannot prove a high floor.")
     ] = False,
 ) -> None:
-    """Name rules that nothing can break or satisfy, and waivers that excuse nothing; exit status 1 where there are any.
+    """Name rules that nothing can break or satisfy, and waivers that excuse nothing.
+
+    Exit status: 0 where there are none, 1 where there are, 4 without a plan.
 
     Example: robustgate lint --policy edge,cloud
     """
-    made = _plan(config, policy)
+    made = planned(config, policy)
     sizes: dict[str, int] = {}
     if data:
         from robustgate.cli.power import sample_counts
@@ -136,9 +147,11 @@ def lint(
 def run(context: typer.Context, config: ConfigOption = None, policy: PolicyOption = None) -> None:
     """Run the gate: pytest on the shipped suite. What follows the options goes to pytest.
 
+    Exit status: that of pytest, 0 green and 1 red; 4 without a plan.
+
     Example: robustgate run --policy edge -n 2 -k "fp60 and pgd"
     """
-    made = _plan(config, policy)
+    made = planned(config, policy)
     words = [sys.executable, "-m", "pytest", "--pyargs", "robustness_tests"]
     words += ["--robustgate-config", str(made.configuration.source)]
     words += ["--robustgate-policy", ",".join(made.policy_names), *context.args]
@@ -148,7 +161,12 @@ def run(context: typer.Context, config: ConfigOption = None, policy: PolicyOptio
 @app.command()
 def compress(
     variants: Annotated[
-        list[str] | None, typer.Argument(help="Names of variants, or patterns: '*-int8-*'. Default: all of the plan.")
+        list[str] | None,
+        typer.Argument(
+            metavar="VARIANT",
+            help="Names of variants, or patterns: '*-int8-*'. Default: all of the plan.",
+            autocompletion=variant_names,
+        ),
     ] = None,
     config: ConfigOption = None,
     policy: PolicyOption = None,
@@ -156,9 +174,11 @@ def compress(
 ) -> None:
     """Build variants ahead of a run, so that its workers find them kept.
 
+    Exit status: 0 when all are there, 1 where one cannot be built, 4 without a plan.
+
     Example: robustgate compress '*-int8-*' --export dist
     """
-    made = _plan(config, policy)
+    made = planned(config, policy)
     patterns = variants or ["*"]
     chosen = [one for one in made.variants if any(fnmatchcase(one.name, pattern) for pattern in patterns)]
     if not chosen:
@@ -174,7 +194,9 @@ def compress(
 
 
 @app.command()
-def schema(of: Annotated[str, typer.Argument(help="results or config")] = "results") -> None:
+def schema(
+    of: Annotated[str, typer.Argument(metavar="OF", help="results or config", autocompletion=schemas)] = "results",
+) -> None:
     """Print a JSON Schema: of results.json, or of robustgate.toml for editors.
 
     Example: robustgate schema config > robustgate.schema.json
@@ -184,10 +206,10 @@ def schema(of: Annotated[str, typer.Argument(help="results or config")] = "resul
     from robustgate.config.schema import json_schema as config_schema
     from robustgate.reports.results_json import json_schema as results_schema
 
-    schemas = {"config": config_schema, "results": results_schema}
-    if of not in schemas:
-        raise typer.BadParameter(f"no schema {of!r}{nearest(of, schemas)}; known: {listing(schemas)}")
-    typer.echo(json.dumps(schemas[of](), indent=2))
+    if of not in SCHEMAS:
+        raise typer.BadParameter(f"no schema {of!r}{nearest(of, SCHEMAS)}; known: {listing(SCHEMAS)}")
+    # That of the configuration has every component in it: indented it would be half as long again.
+    typer.echo(json.dumps(config_schema()) if of == "config" else json.dumps(results_schema(), indent=2))
 
 
 def _today() -> date:
@@ -215,15 +237,3 @@ def _steps(made: Plan, compression: str) -> list[str]:
         if step.finetune is not None:
             steps.append(f"{type(step.finetune).__name__.lower()} fine-tuning")
     return steps if compression != REFERENCE else []
-
-
-def _plan(config: Path | None, policy: str | None) -> Plan:
-    try:
-        source = config or find(Path.cwd())
-        if source is None:
-            raise RobustgateError(
-                "no robustgate.toml here, and no [tool.robustgate] in pyproject.toml; name one: --config"
-            )
-        return make_plan(load(source), policy)
-    except RobustgateError as error:
-        raise refusal(error) from error

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -57,11 +55,10 @@ def init(
             raise RobustgateError(f"{there} is there already; --force writes a new robustgate.toml")
         found, files = _found(folder, data or (), weights or ())
         interview = Interview(folder=folder, silent=yes)
-        with _importable(folder):
-            sets, of_source, made = interview.material(found, files, given=bool(data), named=bool(weights))
-            draft = interview.draft(sets, of_source, made, build, classes, image_size, normalize)
-            typer.echo("building the network and loading its weights ...")
-            draft.check()
+        sets, of_source, made = interview.material(found, files, given=bool(data), named=bool(weights))
+        draft = interview.draft(sets, of_source, made, build, classes, image_size, normalize)
+        typer.echo("building the network and loading its weights ...")
+        draft.check()
         path = folder / "robustgate.toml"
         write_whole(path, draft.text(folder))
         plan = make_plan(load(path))
@@ -275,13 +272,3 @@ def _again(read: Callable[[str], T]) -> Callable[[str], T]:
             raise typer.BadParameter(str(error)) from error
 
     return reading
-
-
-@contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    """Let modules of `folder` be imported, as ``python -m pytest`` does, which the gate is run by."""
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder))

@@ -15,11 +15,12 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from robustgate.cli.configuration import configured
 from robustgate.cli.refusal import refusal
-from robustgate.config import find, load
 from robustgate.core.errors import ResultsError, RobustgateError, nearest
 from robustgate.reports import figures
-from robustgate.reports.history import History, Point, Run, Series, read
+from robustgate.reports.history import History, Run, Series, prune, read
+from robustgate.reports.trends import changes, figure, interval, size, span, step
 
 TREND_SCHEMA = "robustgate/trend/1"
 BARS = "▁▂▃▄▅▆▇█"
@@ -33,6 +34,9 @@ def trend(
     last: Annotated[int, typer.Option(min=1, metavar="N", help="How many runs, up to the last one.")] = 20,
     config: Annotated[Path | None, typer.Option(help="The configuration, whose gate.history is read.")] = None,
     history: Annotated[Path | None, typer.Option(help="The file to read, instead of gate.history.")] = None,
+    keep: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="First remove all runs but the last N from the file.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the runs and their figures as JSON.")] = False,
 ) -> None:
     """Draw cases, and rules on variants, over the last runs; one alone is told run by run.
@@ -40,7 +44,10 @@ def trend(
     Example: robustgate trend 'adversarial/*-int8-*' --last 10
     """
     try:
-        found = read(history or _configured(config), last)
+        file = history or _configured(config)
+        if keep is not None:
+            typer.echo(f"{figures.counted(prune(file, keep), 'run')} removed from {file}", err=True)
+        found = read(file, last)
         chosen = _chosen(found.series, cases or [])
     except RobustgateError as error:
         raise refusal(error) from error
@@ -67,12 +74,10 @@ def sparkline(values: Sequence[float | None]) -> str:
 
 
 def _configured(config: Path | None) -> Path:
-    source = config or find(Path.cwd())
-    if source is None:
-        raise RobustgateError("no robustgate.toml here that says where the history is: give --config or --history")
-    file = load(source).gate.history_file
+    found = configured(config, ", or the file: --history")
+    file = found.gate.history_file
     if file is None:
-        raise RobustgateError(f"{source}: gate.history is false: no run is kept")
+        raise RobustgateError(f"{found.source}: gate.history is false: no run is kept")
     return file
 
 
@@ -93,16 +98,16 @@ def _chosen(series: Sequence[Series], patterns: Sequence[str]) -> list[Series]:
 
 def _show_all(chosen: Sequence[Series], found: History, console: Console) -> None:
     """Print a line for each series, those that fell most in the last run first."""
-    console.print(f"{figures.counted(len(found.runs), 'run')}, {_span(found.runs)}")
+    console.print(f"{figures.counted(len(found.runs), 'run')}, {span(found.runs)}")
     if chosen:
         table = Table(box=SIMPLE_HEAD)
         table.add_column("case, or rule on a variant", overflow="fold")
         for head in ("", "first → last", "since", "verdict"):
             table.add_column(head, justify="right" if head != "" else "left", no_wrap=True)
-        for one in sorted(chosen, key=lambda one: (one.kind == "variant", _step(one), one.label)):
+        for one in sorted(chosen, key=lambda one: (one.kind == "variant", step(one), one.label)):
             first, before, last = one.points[0], one.points[-2:][0], one.points[-1]
-            values = f"{_figure(one, first.value)} → {_figure(one, last.value)}"
-            since = _figure(one, last.value - before.value, signed=True) if last.value != before.value else ""
+            values = f"{figure(one, first.value)} → {figure(one, last.value)}"
+            since = figure(one, last.value - before.value, signed=True) if last.value != before.value else ""
             table.add_row(one.label, sparkline(_values(one, found.runs)), values, since, last.verdict)
         console.print(table)
         console.print("since: the last figure less the one before", style="dim")
@@ -116,7 +121,7 @@ def _show_one(one: Series, runs: Sequence[Run], console: Console) -> None:
     values = [point.value for point in one.points]
     console.print(one.label, style="bold")
     console.print(
-        f"{sparkline(_values(one, runs))}  {one.metric}, {_figure(one, min(values))} to {_figure(one, max(values))}"
+        f"{sparkline(_values(one, runs))}  {one.metric}, {figure(one, min(values))} to {figure(one, max(values))}"
     )
     of = {run.number: run for run in runs}
     table = Table(box=SIMPLE_HEAD)
@@ -125,60 +130,14 @@ def _show_one(one: Series, runs: Sequence[Run], console: Console) -> None:
     for before, point in pairwise([None, *one.points]):
         if point is not None:
             run = of[point.run]
-            changed = _changes(before, point, of) if before else ""
+            changed = changes(before, point, of) if before else ""
             started = run.started[:16].replace("T", " ")
-            size = _size(point)
-            table.add_row(str(run.number), started, _interval(one, point), size, point.verdict, changed)
+            table.add_row(str(run.number), started, interval(one, point), size(point), point.verdict, changed)
     console.print(table)
     if missing := len(runs) - len(one.points):
         console.print(f"{figures.counted(missing, 'run')} did not measure it", style="dim")
 
 
-def _changes(before: Point, point: Point, runs: dict[int, Run]) -> str:
-    """Return what differs from the run before: a figure is then no matter of the model alone, or of another one."""
-    old, new = runs[before.run], runs[point.run]
-    changed = {
-        "data": before.data != point.data,
-        "model": before.artifact != point.artifact and None not in (before.artifact, point.artifact),
-        "configuration": old.config_sha256 != new.config_sha256,
-        "seed": old.seed != new.seed,
-        "robustgate": old.version != new.version,
-    }
-    return ", ".join(name for name, differs in changed.items() if differs)
-
-
 def _values(one: Series, runs: Sequence[Run]) -> list[float | None]:
     known = {point.run: point.value for point in one.points}
     return [known.get(run.number) for run in runs]
-
-
-def _step(one: Series) -> float:
-    return one.points[-1].value - one.points[-2:][0].value
-
-
-def _figure(one: Series, value: float, *, signed: bool = False) -> str:
-    """Return a case's figure in percent; a variant's in bytes, or as it is."""
-    sign = "+" if signed and value > 0 else ""
-    if one.kind != "variant":
-        return f"{sign}{figures.tenths(value)}"
-    if one.metric.endswith("_bytes"):
-        return f"{sign}{figures.size(value)}" if value >= 0 else f"-{figures.size(-value)}"
-    return f"{sign}{value:.4g}"
-
-
-def _interval(one: Series, point: Point) -> str:
-    value = _figure(one, point.value)
-    if point.low is None or point.high is None or point.low == point.high:
-        return value
-    return f"{value} [{_figure(one, point.low)}, {_figure(one, point.high)}]"
-
-
-def _size(point: Point) -> str:
-    if point.n is None or point.n_total is None:
-        return ""
-    return figures.count(point.n) if point.n == point.n_total else f"{point.n:,} of {point.n_total:,}"
-
-
-def _span(runs: Sequence[Run]) -> str:
-    days = list(dict.fromkeys(run.started[:10] for run in (runs[0], runs[-1])))
-    return " to ".join(days)

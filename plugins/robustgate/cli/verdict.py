@@ -17,7 +17,9 @@ def verdict(
         bool, typer.Option("--complete", help="Red where not all that was planned is measured.")
     ] = False,
 ) -> None:
-    """Give a run's exit status again, as pytest gave it: 0 green, 1 red, 4 no results.json.
+    """Give a run's exit status again, as pytest gave it.
+
+    Exit status: 0 green, 1 red, 4 no results.json.
 
     Example: robustgate verdict report/results.json --complete
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -158,7 +159,8 @@ def _expected(hint: Any) -> str:
         return (
             f"a list of {_expected(args[0])}s" if len(args) == 2 and args[1] is Ellipsis else f"a list of {len(args)}"
         )
-    names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
+    names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+    names |= {Path: "a path", date: "a date"}
     if origin in (dict, Mapping) or is_dataclass(hint) or hint is Recipe:
         return "a table"
     return names.get(hint, getattr(hint, "__name__", str(hint)))

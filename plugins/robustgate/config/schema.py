@@ -1,16 +1,20 @@
 """A JSON Schema of robustgate.toml, by which editors complete and check it: made of what the reader reads.
 
 It says what keys there are and of what types; what values mean together, and which names exist, only the reader knows.
-Nothing is referred to, all stands where it is used: editors follow references differently.
+What stands in several places, as a recipe in each step, stands once in `$defs` and is referred to by `$ref` alone,
+without a word beside it: of these editors think differently.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import types
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from inspect import getdoc
+from itertools import chain, count
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter
@@ -27,6 +31,9 @@ from robustgate.core.records import CONTROL, REFERENCE, WHERE_CASE, WHERE_VARIAN
 SCHEMA_ID = "urn:robustgate:config"
 # Where a sentence of a docstring ends, or a part of one, a paragraph, or a point of a list.
 END = re.compile(r"(?<=[.;])\s+(?=[A-Z`])|\n\n|\n- ")
+
+# A shorter schema is read more easily where it stands.
+WORTH_SHARING = 100
 
 Schema = dict[str, Any]
 Kind = tuple[Schema, Schema]
@@ -49,7 +56,7 @@ def json_schema() -> Schema:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": SCHEMA_ID,
         "title": "robustgate.toml",
-        **_object(properties, ["domains", "models", "policies"]),
+        **_shared(_object(properties, ["domains", "models", "policies"])),
     }
 
 
@@ -78,7 +85,8 @@ def _table(cls: type, *, without: Collection[str] = (), **given: Schema) -> Sche
         for field in known
     }
     required = [field.name for field in known if field.default is MISSING and field.default_factory is MISSING]
-    return {"description": text, **_object(properties, required)}
+    # The rest of the text is mostly about single fields, whose descriptions have it.
+    return {"description": " ".join(text.partition("\n\n")[0].split()), **_object(properties, required)}
 
 
 def _value(hint: Any) -> Schema:
@@ -107,22 +115,78 @@ def _sentences(name: str, text: str) -> Schema:
     return {"description": " ".join(said)} if said else {}
 
 
+# What stands in several places.
+
+
+def _shared(schema: Schema) -> Schema:
+    """Return a schema in which what was there more than once is in `$defs`."""
+    counts = Counter(_text(part) for part in _parts(schema))
+    names: dict[str, str] = {}
+    definitions: dict[str, Schema] = {}
+
+    def refer(part: Schema, name: str) -> Schema:
+        text = _text(part)
+        if counts[text] == 1 or len(text) < WORTH_SHARING:
+            return _each(part, refer, name)
+        if text not in names:
+            names[text] = _unused(name, names.values())
+            definitions[names[text]] = _each(part, refer, name)
+        return {"$ref": f"#/$defs/{names[text]}"}
+
+    return {**_each(schema, refer, ""), "$defs": definitions}
+
+
+def _parts(schema: Schema) -> list[Schema]:
+    """Return a schema and all schemas in it."""
+    found = [schema]
+
+    def take(part: Schema, _: str) -> Schema:
+        found.extend(_parts(part))
+        return part
+
+    _each(schema, take, "")
+    return found
+
+
+def _each(schema: Schema, change: Callable[[Schema, str], Schema], name: str) -> Schema:
+    """Return a schema with each of those in it changed; `change` hears by which key it would be called."""
+    changed = dict(schema)
+    for key in ("items", "additionalProperties", "then", "else"):
+        if isinstance(schema.get(key), dict):
+            changed[key] = change(schema[key], schema[key].get("title", name))
+    for key in ("anyOf", "allOf"):
+        if key in schema:
+            changed[key] = [change(part, name) for part in schema[key]]
+    if "properties" in schema:
+        changed["properties"] = {key: change(part, key) for key, part in schema["properties"].items()}
+    return changed
+
+
+def _text(schema: Schema) -> str:
+    return json.dumps(schema, sort_keys=True)
+
+
+def _unused(name: str, taken: Collection[str]) -> str:
+    return next(one for one in chain([name], (f"{name}_{number}" for number in count(2))) if one not in taken)
+
+
 # Tables of several kinds.
 
 
 def _either(kinds: Iterable[Kind], otherwise: Schema) -> Schema:
-    """Return the schema of a table that is of the first kind whose condition holds.
+    """Return the schema of a table that is of the kind whose condition holds, `otherwise` where none does.
 
     Where `oneOf` says no more of a mistake than that nothing fits, conditions lead to the place where it stands. But
     editors complete what they see in `properties`: there stand the keys of all kinds, once more.
     """
-    kinds, chosen, keys = list(kinds), otherwise, dict[str, list[Schema]]()
-    for condition, table in reversed(kinds):
-        chosen = {"if": condition, "then": table, "else": chosen}
+    kinds, keys = list(kinds), dict[str, list[Schema]]()
+    chosen = [{"if": condition, "then": table} for condition, table in kinds]
+    if otherwise:
+        chosen.append({"if": {"anyOf": [condition for condition, _ in kinds]}, "else": otherwise})
     for _, table in kinds:
         for key, schema in table["properties"].items():
             keys.setdefault(key, []).append(schema)
-    return _object({key: _any(schemas) for key, schemas in keys.items()}, []) | chosen
+    return _object({key: _any(schemas) for key, schemas in keys.items()}, []) | {"allOf": chosen}
 
 
 def _any(schemas: Sequence[Schema]) -> Schema:

@@ -220,6 +220,31 @@ class Attack(Protocol):
         """
 
 
+@dataclass(frozen=True, kw_only=True)
+class Passes:
+    """Passes of a sample through a network, or of all samples together. A gradient takes one of each."""
+
+    forward: int = 0
+    backward: int = 0
+
+    def __add__(self, other: Passes) -> Passes:
+        return Passes(forward=self.forward + other.forward, backward=self.backward + other.backward)
+
+    def __mul__(self, count: int) -> Passes:
+        return Passes(forward=count * self.forward, backward=count * self.backward)
+
+
+class Bounded(Attack, Protocol):
+    """An attack that knows what it asks at most: a plan tells what a run costs before anything runs."""
+
+    def passes(self, values: int | None) -> Passes | None:
+        """Return the most that a walk asks about one sample of `values` values (3 x H x W), None where unknown.
+
+        Each query is a pass forward, and for a loss of K values K passes backward. What the engine does beside the walk
+        is not counted. None where it depends on something that is not known.
+        """
+
+
 class Union(Protocol):
     """A component of attacks/ that attacks nothing itself: a sample has fallen that any of the attacks it names felled.
 

@@ -107,7 +107,7 @@ def lay_siege(
     siege = Siege(samples, clean, examples)
     numbers = np.arange(len(samples)) if numbers is None else numbers
     size = terms.size or batch_size(samples)
-    part, done = max(1, size // WALKS), len(samples) - len(siege.attacked)
+    part, done, right = max(1, size // WALKS), len(samples) - len(siege.attacked), 0
 
     def batches() -> Iterator[Batch]:
         for start in range(0, len(siege.attacked), part):
@@ -117,12 +117,13 @@ def lay_siege(
             yield Batch(numbers=torch.from_numpy(rows), images=images, labels=labels, seeds=seeds)
 
     def finished(batch: Batch, ledger: Ledger) -> None:
-        nonlocal done
+        nonlocal done, right
         siege.take(batch, ledger)
         done += len(batch.labels)
-        progress(done, len(samples))
+        right += int((~ledger.fallen).sum())
+        progress(done, len(samples), right)
 
-    progress(done, len(samples))
+    progress(done, len(samples), right)
     Arena(target, attack, size=size, caps=terms.caps).fight(batches(), finished)
     return siege
 

@@ -36,6 +36,7 @@ from robustgate.engine.memory import UNMEASURED, Probe, peak_memory
 from robustgate.engine.packed import pack
 from robustgate.engine.pictures import pictures
 from robustgate.engine.plan import Plan
+from robustgate.engine.progress import Listener, Reached, nobody
 from robustgate.engine.results import VariantTest, key, rules_of
 from robustgate.engine.shares import MeasuredShares, Predicted
 from robustgate.engine.stopping import Seen, Stopping
@@ -46,7 +47,7 @@ BATCH = 32
 
 
 class Gate:
-    """Measures and judges the cases of a plan, each once; `progress` hears (case, samples done, samples in all).
+    """Measures and judges the cases of a plan, each once; `progress` hears how far each is.
 
     `is_selected` says which cases the run is about: a finding that is undecided by itself is judged beside theirs.
     """
@@ -57,7 +58,7 @@ class Gate:
         *,
         today: date,
         device: str | None = None,
-        progress: Callable[[Case, int, int], None] | None = None,
+        progress: Listener = nobody,
         is_selected: Callable[[Case], bool] = lambda _: True,
     ) -> None:
         configuration = plan.configuration
@@ -203,8 +204,7 @@ class Gate:
     def result(self, case: Case) -> CaseResult:
         """Measure a case, and what its rules compare it with, and judge it. Raises RobustgateError."""
         began = time.perf_counter()
-        if self.progress:
-            self.progress(case, 0, 0)  # its variant may have to be built first
+        self.progress(Reached(case=case))  # its variant may have to be built first
         with steady(self.plan.configuration.gate.threads):
             seen = self.stopping.seen(case)
             measured = self.measurements.of(case, upto=len(seen.counted.correct))

@@ -249,7 +249,7 @@ class Trial:
             attack,
             self.seed,
             terms=self.terms,
-            progress=lambda now, _: self.progress(min(done + now, whole), whole),
+            progress=lambda now, *_: self.progress(min(done + now, whole), whole),
         )
         stood: Mask = siege.predictions == labels
         self.take(walk, attack, siege, among, stood)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -28,7 +28,12 @@ CACHED_PIXELS = 4 * 224 * 224
 
 ARRAYS = ("labels", "predictions", "norms", "queries", "gradients", "projected", "twin", "examples")
 
-Progress = Callable[[int, int], None]
+
+class Progress(Protocol):
+    """What hears how far a measurement is."""
+
+    def __call__(self, done: int, total: int, right: int | None = None, /) -> None:
+        """Hear that `done` of `total` samples are measured, and how many of those came out right, where it is known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +111,7 @@ def measure_natural(
     whole split. Raises MeasurementError.
     """
     numbers = np.arange(len(samples)) if numbers is None else numbers
-    predictions, size = [], batch_size(samples)
+    predictions, size, right = [], batch_size(samples), 0
     for start in range(0, len(samples), size):
         images, labels = as_levels(samples, slice(start, start + size), subject.device)
         if corruption is not None:
@@ -114,7 +119,8 @@ def measure_natural(
         images = images.contiguous().float().div_(255)
         logits = check_logits(subject.logits(images), len(labels), len(samples.classes), name)
         predictions.append(logits.argmax(dim=1).cpu())
-        progress(min(start + size, len(samples)), len(samples))
+        right += int((predictions[-1].numpy() == samples.labels[start : start + size]).sum())
+        progress(min(start + size, len(samples)), len(samples), right)
     return Outcome(labels=samples.labels, predictions=torch.cat(predictions).numpy(), details={})
 
 

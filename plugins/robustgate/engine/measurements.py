@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -39,6 +38,7 @@ from robustgate.engine.measure import Outcome, Progress, measure_natural
 from robustgate.engine.measured import Joined, Measured, Part, Some
 from robustgate.engine.plan import Plan
 from robustgate.engine.processor import processor
+from robustgate.engine.progress import Listener, Reached, nobody
 from robustgate.engine.stability import chosen, measure_stability
 from robustgate.engine.store import SEAL, code_version
 from robustgate.engine.subjects import fingerprint
@@ -69,9 +69,9 @@ def drawing_order(seed: int, total: int) -> NDArray[np.int64]:
 
 
 class Measurements:
-    """The measurements of a plan's cases; `progress` hears (case, samples done, samples in all)."""
+    """The measurements of a plan's cases; `progress` hears how far each is."""
 
-    def __init__(self, plan: Plan, foundry: Foundry, progress: Callable[[Case, int, int], None] | None = None) -> None:
+    def __init__(self, plan: Plan, foundry: Foundry, progress: Listener = nobody) -> None:
         gate = plan.configuration.gate
         self.plan = plan
         self.foundry = foundry
@@ -297,7 +297,7 @@ class Measurements:
 
     def _measure(self, case: Case, figure: Figure | None, drawn: Drawn, folder: Path) -> Outcome:
         subject, component = self.foundry.subject(case.variant), self._component(case, figure)
-        samples, progress = drawn.samples, self._progress(case, drawn.first)
+        samples, progress = drawn.samples, self._progress(case, figure, drawn.first)
         if case.shift.kind in ("adversarial", "stability"):
             height, width, channels = samples.images.shape[1:]
             with Examples(folder, len(samples), (channels, height, width)) as examples:
@@ -332,10 +332,19 @@ class Measurements:
         seed = self._seed(case, figure)
         return measure_adversarial(*given, seed, terms=self.terms, examples=examples, numbers=drawn.numbers)
 
-    def _progress(self, case: Case, first: int) -> Progress:
+    def _progress(self, case: Case, figure: Figure | None, first: int) -> Progress:
         if case.shift.kind in AT_ONCE:
-            return lambda done, total: self.progress(case, done, total) if self.progress else None
-        return lambda done, _: self.progress(case, first + done, self.total(case)) if self.progress else None
+            return lambda done, total, _=None: self.progress(Reached(case=case, done=done, total=total))
+        total, parts = self.total(case), self._parts_of[_name(case, figure)]
+        kept = sum(len(part.outcome.labels) for part in parts if part.cached)
+        before = sum(int(part.outcome.correct.sum()) for part in parts)
+
+        def hear(done: int, _: int, right: int | None = None, /) -> None:
+            # What one of an artifact's figures leaves standing, another may still fell.
+            known = None if right is None or figure is not None else before + right
+            self.progress(Reached(case=case, done=first + done, total=total, kept=kept, right=known))
+
+        return hear
 
 
 def _name(case: Case, figure: Figure | None) -> str:

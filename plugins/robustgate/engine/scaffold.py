@@ -56,6 +56,13 @@ min = 0.5  # raise it to what you expect
 [[policies.edge.rules]]
 name = "compression costs little"
 max_drop = 0.05  # of accuracy, against the uncompressed network, on clean images and under every shift
+
+# Under shifts no rule judges the uncompressed network itself: it is what the others are compared with. How much it
+# must hold there is yours to say, once a run has shown what it holds; a rule like this judges all variants:
+# [[policies.edge.rules]]
+# name = "stands under attack"
+# where = {{ kind = "adversarial" }}
+# min = 0.2
 """
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
-from robustgate.core.errors import ResultsError
+from robustgate.core.errors import ResultsError, listing
 from robustgate.core.records import CaseResult, Finding, Results, Unjudged, VariantRecord
 from robustgate.engine.judge import decided
 from robustgate.engine.results import finding_key, key, merged, rules_left, tallied
@@ -18,6 +18,8 @@ T = TypeVar("T", CaseResult, Finding, VariantRecord)
 COMMON = ("config_sha256", "seed", "policy", "device")
 # What two shards may tell otherwise of the same: how long it took, how to do it again, and what not all cases show.
 FREE = ("seconds", "cached", "reproduce", "pictures", "seconds_to_build", "latency_ms", "timings", "memory_bytes")
+# What comes out anew each time that it is measured: of two figures the one that is worse for the variant counts.
+MEASURED_ANEW = ("latency_ms", "latency_ratio", "memory_bytes")
 NOT_SELECTED, NO_FIGURE, FIGURE = range(3)
 MOST_PROBLEMS = 10
 
@@ -27,8 +29,9 @@ def merge(shards: Mapping[str, Results]) -> Results:
 
     It equals the single run, except for times: `id` and `started` are those of the shard that started first, `seconds`
     are those of all shards together, a case that several measured has the first one's `seconds` and `cached`, and the
-    days of waivers are counted from the start of the last. `processor` names those of all shards. What `left_open`
-    tells may be decided in the single run.
+    days of waivers are counted from the start of the last. `processor` names those of all shards. A latency or memory
+    that several measured is the largest of theirs: chance turns no merged run green, and no measured matrix is lost.
+    What `left_open` tells may be decided in the single run.
 
     Raises ResultsError where there are no shards, where they are not of one run, or where two tell differently what a
     case, a variant or a rule on one came to.
@@ -43,7 +46,7 @@ def merge(shards: Mapping[str, Results]) -> Results:
     findings, disputed = _united(ordered, lambda part: part.findings, _called)
     _, unlike = _united(ordered, lambda part: part.variants, lambda record: f"variant {record.name}")
     _refuse("shards disagree", [*differing, *disputed, *unlike])
-    variants = merged(record for part in parts for record in part.variants)
+    variants = _largest([record for part in parts for record in part.variants])
     shown = {key(row): row.pictures for part in reversed(parts) for row in part.cases if row.pictures}
     results = replace(
         first,
@@ -87,6 +90,21 @@ def left_open(results: Results) -> list[str]:
     return lines
 
 
+def measured_again(shards: Mapping[str, Results]) -> list[str]:
+    """Return a line for each rule on a latency or memory that several shards have different figures for."""
+    found: dict[str, dict[str, Finding]] = {}
+    for name, part in shards.items():
+        for finding in part.findings:
+            if finding.metric.startswith(MEASURED_ANEW) and finding.value is not None:
+                found.setdefault(_called(finding), {})[name] = finding
+    lines = []
+    for called, by_shard in found.items():
+        if len({finding.value for finding in by_shard.values()}) > 1:
+            largest = max(by_shard, key=lambda name: by_shard[name].value or 0.0)
+            lines.append(f"{called} was measured by {listing(by_shard)}: the largest figure counts, that of {largest}")
+    return lines
+
+
 def _strangers(shards: Mapping[str, Results]) -> Iterator[str]:
     """Yield what each shard has otherwise than the first, and each that does not tell all."""
     (reference, first), *_ = shards.items()
@@ -124,11 +142,35 @@ def _united(
     for name, part in shards.items():
         for record in records(part):
             held, before = found.setdefault(called(record), (name, record))
-            if _rank(record) > _rank(before):
+            if _rank(record) > _rank(before) or _is_worse(record, before):
                 found[called(record)] = name, record
-            elif _rank(record) == _rank(before) == FIGURE and (difference := _difference(before, record)):
+            elif (
+                _rank(record) == _rank(before) == FIGURE
+                and not _is_worse(before, record)
+                and (difference := _difference(before, record))
+            ):
                 problems.append(f"{called(record)}: {held} and {name} differ in {difference}")
     return [record for _, record in found.values()], problems
+
+
+def _is_worse(one: T, other: T) -> bool:
+    """Say whether a finding on what is measured anew has the larger figure; all limits on these are upper ones."""
+    if not isinstance(one, Finding) or not isinstance(other, Finding) or not one.metric.startswith(MEASURED_ANEW):
+        return False
+    return one.value is not None and other.value is not None and one.value > other.value
+
+
+def _largest(records: Sequence[VariantRecord]) -> dict[str, VariantRecord]:
+    """Return one record a variant, by its name, with the slowest of its timings and the largest of its memories."""
+    found = merged(sorted(records, key=lambda record: record.latency_ms or 0.0))
+    memories: dict[str, list[int]] = {}
+    for record in records:
+        if record.memory_bytes is not None:
+            memories.setdefault(record.name, []).append(record.memory_bytes)
+    return {
+        name: replace(record, memory_bytes=max(memories[name])) if name in memories else record
+        for name, record in found.items()
+    }
 
 
 def _rank(record: CaseResult | Finding | VariantRecord) -> int:

@@ -15,6 +15,7 @@ from robustgate.engine.judge import Counted, findings_on
 from robustgate.engine.judging import Judging
 from robustgate.engine.measurements import AT_ONCE, Measurements
 from robustgate.engine.plan import Plan
+from robustgate.engine.progress import Reached
 from robustgate.engine.results import key
 from robustgate.statistics.sequential import looks
 
@@ -55,6 +56,8 @@ class Stopping:
             early = () if self.is_whole(case) else looks(total)[:-1]
 
             def is_enough(seen: Seen) -> bool:
+                done, right = len(seen.counted.correct), int(seen.counted.correct.sum())
+                self.measurements.progress(Reached(case=case, done=done, total=total, right=right, is_draw=True))
                 decided = (self._is_decided(one, case, seen, self.alone[one.policy.name]) for one in judgings)
                 # What has no baseline yet is measured in full: it may be the next one.
                 return not seen.no_baseline and all(decided)

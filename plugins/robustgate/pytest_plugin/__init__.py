@@ -41,6 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "device": "auto, cpu or cuda, instead of gate.device",
         "shard": "a part of the run, as 1/4: its results.json is one of those that `robustgate merge` puts together",
         "engine": "where cases run: local (this process, or its pytest-xdist workers)",
+        "mlflow": "log the run to this experiment of MLflow, wherever MLFLOW_TRACKING_URI says (extra: mlflow)",
     }
     for name, text in options.items():
         group.addoption(f"--robustgate-{name}", dest=f"robustgate_{name}", default=None, help=text)
@@ -50,6 +51,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         dest="robustgate_complete",
         help="fail where not every planned case was selected and measured",
+    )
+    group.addoption(
+        "--robustgate-github",
+        action="store_true",
+        dest="robustgate_github",
+        help="print annotations for GitHub Actions, and append report.md to the summary of the step",
     )
 
 
@@ -65,6 +72,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{name}: robustgate: {text}")
     source = _configuration(config)
     asked = any(SUITE in re.split(r"[/\\.:]", argument) for argument in config.args)
+    asked |= config.getoption("robustgate_github") or option(config, "mlflow") is not None
     if source is None and asked:
         raise pytest.UsageError(
             f"robustgate: no configuration: {config.rootpath} has no robustgate.toml, and no [tool.robustgate] in a "
@@ -77,6 +85,20 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[GATE] = GateSession(config, source, eager=asked or option(config, "config") is not None)
         config.pluginmanager.register(config.stash[GATE], "robustgate.session")
         config.pluginmanager.register(fixtures, "robustgate.fixtures")
+        if not config.stash[GATE].is_worker:
+            _register_outputs(config)
+
+
+def _register_outputs(config: pytest.Config) -> None:
+    """Register what hands the results on, where it is asked for."""
+    if config.getoption("robustgate_github"):
+        from robustgate.pytest_plugin.github import GithubOutput
+
+        config.pluginmanager.register(GithubOutput(config.stash[GATE]), "robustgate.github")
+    if (experiment := option(config, "mlflow")) is not None:
+        from robustgate.pytest_plugin.mlflow_log import MlflowLog
+
+        config.pluginmanager.register(MlflowLog(config.stash[GATE], experiment), "robustgate.mlflow")
 
 
 def _configuration(config: pytest.Config) -> Path | None:

@@ -27,7 +27,8 @@ from robustgate.engine.store import code_version
 from robustgate.pytest_plugin import MARKERS, SUITE, option
 from robustgate.pytest_plugin.benchmarks import quieten
 from robustgate.pytest_plugin.items import NOT_PLANNED, case_of, id_of, is_ours, judged_by, variant_of, variant_test
-from robustgate.pytest_plugin.progress import LiveLine
+from robustgate.pytest_plugin.junit import properties
+from robustgate.pytest_plugin.progress import LiveDisplay, named
 from robustgate.pytest_plugin.sharding import outside, shard_of
 from robustgate.pytest_plugin.turns import times, turns_of
 from robustgate.reports import history
@@ -67,7 +68,8 @@ class GateSession:
         self.results: Results | None = None
         self.complaint = ""
         self.unkept = ""
-        self.live = LiveLine(config)
+        self.live = LiveDisplay(config)
+        config.pluginmanager.register(self.live, "robustgate.live")
         self.turns = turns_of(config)
         self.shard = shard_of(config)
 
@@ -95,6 +97,7 @@ class GateSession:
         from robustgate.engine.gate import Gate
 
         device = option(self.config, "device")
+        self.live.confidence = self.plan.policies[0].policy.confidence
         return Gate(
             self.plan,
             today=self.began.date(),
@@ -142,7 +145,9 @@ class GateSession:
     def note(self, item: pytest.Item, **measured: Any) -> None:
         """Keep what a test measured, for its report."""
         device = str(self.gate.device) if "gate" in vars(self) else None  # a gate that could not open has none
-        item.stash.setdefault(ITEM_NOTES, []).append(Note(**measured, device=device))
+        note = Note(**measured, device=device)
+        item.stash.setdefault(ITEM_NOTES, []).append(note)
+        item.user_properties += properties(note.case, note.variant, note.findings)
 
     def _command(self, name: str, kind: str) -> str:
         # Where other tests have this name in theirs, the test's whole name with its brackets is what -k can tell apart.
@@ -208,7 +213,7 @@ class GateSession:
         cases = [case for item in items if (case := case_of(item)) is not None]
         self.selected = {key(case) for case in cases}
         self.selected |= {place for item in items if (place := judged_by(item)) is not None}
-        self.live.total = len(cases)
+        self.live.pace.plan(map(key, cases))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
@@ -220,6 +225,7 @@ class GateSession:
             message = str(call.excinfo.value if call.excinfo else report.longrepr)
             broken = self.with_reproduction(case, CaseResult.of(case, verdict="error", message=message))
             notes = [*notes, Note(case=broken)]
+            item.user_properties += properties(broken, None, ())
         if notes and (call.when == "call" or report.failed):
             report.robustgate = NOTES.dump_json(notes).decode()  # type: ignore[attr-defined]
             item.stash[ITEM_NOTES] = []
@@ -235,7 +241,7 @@ class GateSession:
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
         """Learn how much there is to do."""
-        self.live.total = len(ids)
+        self.live.pace.plan(named(ids, self.plan.cases))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
@@ -295,16 +301,13 @@ class GateSession:
         if self.results is None:
             return
         from robustgate.engine.baseline import unused
-        from robustgate.reports import policies
-        from robustgate.reports.summary import summarize
+        from robustgate.pytest_plugin.closing import write_summary, write_tables
 
-        run = self.results.run
-        colour = {"pass": "green", "waived": "yellow", "incomplete": "yellow"}.get(run.verdict, "red")
-        terminalreporter.section(f"robustgate: {policies.named(self.results)}, {policies.asked(self.results)}", sep="=")
-        left_over = unused(self.plan.configuration.gate.baseline, self.results)
-        lines = [*summarize(self.results), *([left_over] if left_over else []), f"report: {shown_path(self.report)}"]
-        for index, line in enumerate(lines):
-            terminalreporter.write_line(line, **({colour: True, "bold": True} if index == 0 else {}))
+        write_summary(self.results, terminalreporter)
+        if left_over := unused(self.plan.configuration.gate.baseline, self.results):
+            terminalreporter.write_line(left_over)
+        write_tables(self.results, terminalreporter)
+        terminalreporter.write_line(f"report: {shown_path(self.report)}")
         if self.unkept:
             terminalreporter.write_line(self.unkept, yellow=True)
         if self.complaint:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import isfinite
 from typing import Any
 
-from robustgate.core.records import REFERENCE, CaseResult, Results
-from robustgate.reports import figures
+from robustgate.core.records import CaseResult, Results
+from robustgate.reports import drawing, figures, lines
+from robustgate.reports.drawing import Look
+from robustgate.reports.lines import Legend
 
-# The hues of report.css, and the dashes that tell apart lines of one hue.
-HUES = 6
-DASHES = ("", "5 2", "1.5 1.5")
-# Inches; matplotlib's SVG has 72 units in each. Where in it the axes lie, as left, bottom, width and height.
+# Inches, and where in them the axes lie, as left, bottom, width and height.
 SIZE, AXES = (5.2, 2.9), (0.11, 0.16, 0.86, 0.74)
-# Colours that stand in the SVG for those of report.css, which are others in the dark. Black would be left out.
-INK, RULE, BUDGET = "#00000a", "#00000b", "#00000c"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +32,12 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """A compression's curve; `series` is its colour, as report.css names it, `index` its case among the results'."""
+    """A compression's curve; `index` is its case among the results'. `partial` says that it is of a part of it."""
 
     label: str
-    series: str
-    dash: str
+    look: Look
     index: int
+    partial: bool
     curve: Curve
     value: float | None
 
@@ -61,6 +57,12 @@ class Chart:
     norm: str
     eps: float | None
     lines: tuple[Line, ...]
+    legend: Legend
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether a curve is of a part of the samples."""
+        return any(line.partial for line in self.lines)
 
     @property
     def text(self) -> str:
@@ -74,13 +76,13 @@ class Chart:
 
     @property
     def svg(self) -> str:
-        """What an SVG of `view_box` holds. No text from outside is in it, no id, no colour of its own."""
+        """What an SVG of `view_box` holds."""
         return draw(self.lines, self.eps)
 
     @property
     def view_box(self) -> str:
         """The SVG's coordinates."""
-        return "0 0 " + " ".join(f"{72 * inches:g}" for inches in SIZE)
+        return drawing.view_box(SIZE)
 
 
 def curve_of(case: CaseResult) -> Curve | None:
@@ -97,94 +99,55 @@ def curve_of(case: CaseResult) -> Curve | None:
 
 def charts(results: Results) -> list[Chart]:
     """Return a chart for each model, source and attack that has curves, in the order of the results."""
-    others = list(dict.fromkeys(case.compression for case in results.cases if case.compression != REFERENCE))
-    found: dict[tuple[str, str, str], list[Line]] = {}
-    shifts = {}
+    looks = drawing.looks(results)
+    found: dict[tuple[str, str, str], list[tuple[CaseResult, Line]]] = {}
     for index, case in enumerate(results.cases):
         curve = curve_of(case)
         if curve is not None:
-            key = case.model, case.source, case.shift.name
-            shifts[key] = case.shift
-            place = None if case.compression == REFERENCE else others.index(case.compression)
-            found.setdefault(key, []).append(_line(case, index, curve, place))
-    return [
-        Chart(
-            model=model,
-            source=source,
-            attack=shifts[key].attack or attack,
-            norm=shifts[key].norm or "",
-            eps=shifts[key].eps,
-            lines=tuple(lines),
-        )
-        for key, lines in found.items()
-        for model, source, attack in [key]
-    ]
-
-
-def draw(lines: Sequence[Line], eps: float | None) -> str:
-    """Draw curves by matplotlib, without its document around them, in the colours of report.css."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    stream = io.StringIO()
-    largest = max([*(line.curve.eps[-1] for line in lines), 1.05 * (eps or 0.0)]) or 1.0
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # a user's own style is none of the report's
-        settings: Any = {"svg.fonttype": "none", "svg.hashsalt": "robustgate", "path.simplify": False}
-        matplotlib.rcParams.update(settings | {"font.sans-serif": ["DejaVu Sans"]})
-        figure = Figure(figsize=SIZE)
-        axes: Any = figure.add_axes(AXES)
-        _furnish(figure, axes, largest)
-        if eps is not None:
-            axes.axvline(eps, color=BUDGET, linewidth=1.2, linestyle=(0, (1, 2)), clip_on=False, gid="budget")
-            axes.text(eps, 102, f"eps {eps:g}", color=BUDGET, ha="left" if eps < largest / 2 else "right")
-        # The reference last: it lies above the others.
-        for line in sorted(lines, key=lambda line: line.series == "series-0"):
-            budgets, accuracy = [*line.curve.eps, largest], [*line.curve.accuracy, line.curve.accuracy[-1]]
-            held = [100 * value for value in accuracy]
-            style = (0, tuple(map(float, line.dash.split()))) if line.dash else "-"
-            width = 2.4 if line.series == "series-0" else 1.5
-            axes.plot(
-                budgets, held, color=_stands_for(line.series), linestyle=style, linewidth=width, clip_on=False,
-                gid=line.series,
+            line = Line(
+                label=case.compression, look=looks[case.compression], index=index, partial=case.n < case.n_total,
+                curve=curve, value=case.value,
             )  # fmt: skip
-        figure.savefig(stream, format="svg", metadata={"Date": None})
-    return _bare(stream.getvalue())
+            found.setdefault((case.model, case.source, case.shift.name), []).append((case, line))
+    return [_chart(pairs, looks) for pairs in found.values()]
 
 
-def _line(case: CaseResult, index: int, curve: Curve, place: int | None) -> Line:
-    """Return a case's line; `place` is its compression's among all but the reference."""
-    series = "series-0" if place is None else f"series-{1 + place % HUES}"
-    dash = "" if place is None else DASHES[place // HUES % len(DASHES)]
-    return Line(label=case.compression, series=series, dash=dash, index=index, curve=curve, value=case.value)
+def _chart(pairs: Sequence[tuple[CaseResult, Line]], looks: dict[str, Look]) -> Chart:
+    first, shift = pairs[0][0], pairs[0][0].shift
+    levels = {line.label: line.curve.accuracy[0] if line.value is None else line.value for _, line in pairs}
+    broken = {case.compression for case, _ in pairs if lines.breaks_a_rule(case)}
+    own, legend = lines.told_apart(looks, levels, levels, broken)
+    return Chart(
+        model=first.model,
+        source=first.source,
+        attack=shift.attack or shift.name,
+        norm=shift.norm or "",
+        eps=shift.eps if shift.eps is not None and isfinite(shift.eps) else None,
+        lines=tuple(replace(line, look=own[line.label]) for _, line in pairs),
+        legend=legend,
+    )
 
 
-def _furnish(figure: Any, axes: Any, largest: float) -> None:
-    # Nothing is clipped and no tick is drawn: both would need ids, and a page may hold many charts.
-    axes.set(xlim=(0, largest), ylim=(0, 100))
-    axes.set_xlabel("size of the perturbation", color=INK)
-    axes.set_ylabel("accuracy, %", color=INK)
-    axes.tick_params(bottom=False, left=False, labelcolor=INK)
-    axes.grid(axis="y", color=RULE, linewidth=0.8, clip_on=False)
-    axes.spines[:].set_visible(False)
-    for patch in (figure.patch, axes.patch):
-        patch.set_visible(False)
+def draw(shown: Sequence[Line], eps: float | None) -> str:
+    """Draw curves over budgets up to the largest norm that was found, and a dotted line at `eps`."""
+    largest = max([*(line.curve.eps[-1] for line in shown), 1.05 * (eps or 0.0)]) or 1.0
+    with drawing.style():
+        sheet, axes = budget_axes(largest, "size of the perturbation")
+        if eps is not None:
+            ink = drawing.colour("ink")
+            axes.axvline(eps, color=ink, linewidth=1.2, linestyle=(0, (1, 2)), clip_on=False, gid="budget")
+            axes.text(eps, 102, f"eps {eps:g}", color=ink, ha="left" if eps < largest / 2 else "right")
+        for line in shown:
+            budgets, accuracy = [*line.curve.eps, largest], [*line.curve.accuracy, line.curve.accuracy[-1]]
+            axes.plot(budgets, [100 * held for held in accuracy], **line.look.style)
+        return drawing.svg(sheet)
 
 
-def _stands_for(series: str) -> str:
-    return f"#0001{int(series.removeprefix('series-')):02x}"
-
-
-def _bare(svg: str) -> str:
-    """Return what is drawn in matplotlib's SVG: series and budget by class, colours by name, no other id."""
-    drawn = svg[svg.index('<g id="figure_1">') : svg.rindex("</svg>")]
-    drawn = re.sub(r'<g id="(series-\d+|budget)">', r'<g class="\1">', drawn)
-    drawn = re.sub(r' id="[^"]*"', "", drawn)
-    names = {INK: "soft", RULE: "line", BUDGET: "ink"}
-    names |= {_stands_for(f"series-{number}"): f"series-{number}" for number in range(HUES + 1)}
-    for colour, name in names.items():
-        drawn = drawn.replace(colour, f"var(--{name})")
-    return re.sub(r"\s*\n\s*", " ", drawn).strip()
+def budget_axes(largest: float, label: str) -> tuple[Any, Any]:
+    """Return a figure and its axes, of accuracy in percent over budgets up to `largest`."""
+    sheet, axes = drawing.sheet(SIZE, AXES)
+    axes.set(xlim=(0, largest), ylim=(0, 100), xlabel=label, ylabel="accuracy, %")
+    return sheet, axes
 
 
 def _is_number(value: object) -> bool:

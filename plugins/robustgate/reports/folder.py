@@ -6,10 +6,10 @@ from pathlib import Path
 
 from robustgate.core.files import write_whole
 from robustgate.core.records import Results
-from robustgate.reports import html, markdown, results_json
-from robustgate.reports.pairs import as_csv, as_latex, as_markdown, pair_tables
+from robustgate.reports import corruption_tables, html, markdown, pairs, results_json
 from robustgate.reports.pictures import limited
 from robustgate.reports.supplement import NOTHING, Supplement
+from robustgate.reports.tables import as_csv
 
 
 def write_reports(results: Results, folder: Path, supplement: Supplement = NOTHING) -> Path:
@@ -25,15 +25,18 @@ def write_reports(results: Results, folder: Path, supplement: Supplement = NOTHI
 def rebuild(results: Results, folder: Path, supplement: Supplement = NOTHING) -> Path:
     """Write report.md and report.html of a results.json into `folder`; return the path of the last.
 
-    A run with domain pairs has their table in pairs.md, pairs.csv and pairs.tex too; one without takes away those of
-    an earlier run.
+    A run with domain pairs has their table in pairs.md, pairs.csv and pairs.tex too, and one with corruptions theirs
+    in corruptions.md and so on; one without takes away those of an earlier run.
     """
     write_whole(folder / "report.md", markdown.render(results))
     write_whole(folder / "report.html", html.render(results, supplement))
-    tables = pair_tables(results)
-    for suffix, render in (("md", as_markdown), ("csv", as_csv), ("tex", as_latex)):
-        if tables:
-            write_whole(folder / f"pairs.{suffix}", render(tables))
-        else:
-            (folder / f"pairs.{suffix}").unlink(missing_ok=True)
+    for name, page, tables in (
+        ("pairs", pairs, pairs.pair_tables(results)),
+        ("corruptions", corruption_tables, corruption_tables.corruption_tables(results)),
+    ):
+        for suffix, render in (("md", page.as_markdown), ("csv", as_csv), ("tex", page.as_latex)):
+            if tables:
+                write_whole(folder / f"{name}.{suffix}", render(tables))
+            else:
+                (folder / f"{name}.{suffix}").unlink(missing_ok=True)
     return folder / "report.html"

@@ -152,6 +152,28 @@ def read(path: Path, last: int) -> History:
     return History(runs=runs, series=tuple(series))
 
 
+def prune(path: Path, last: int) -> int:
+    """Remove all runs but the last ones, and give their room back; return how many were removed. Raises ResultsError.
+
+    Only who asks for it loses a run: no run removes another.
+    """
+    if not path.is_file():
+        raise ResultsError(f"no history at {path}: nothing to remove")
+    with _opened(path, "rw") as database:
+        _version(database, path)
+        database.execute("BEGIN IMMEDIATE")
+        (first,) = database.execute(
+            "SELECT min(id) FROM (SELECT id FROM run ORDER BY id DESC LIMIT ?)", (last,)
+        ).fetchone()
+        database.execute("DELETE FROM point WHERE run < ?", (first,))
+        removed = database.execute("DELETE FROM run WHERE id < ?", (first,)).rowcount
+        database.execute("DELETE FROM series WHERE id NOT IN (SELECT series FROM point)")
+        database.execute("COMMIT")
+        if removed:
+            database.execute("VACUUM")
+    return removed
+
+
 @contextmanager
 def _opened(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
     """Open a history; every error of the database says which file it is about. An open transaction is taken back."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from robustgate.core.records import CaseResult, Results
+from robustgate.core.records import VERDICTS, CaseResult, Finding, Results
 from robustgate.reports import figures
 from robustgate.reports.details import notes
 from robustgate.reports.view import (
@@ -27,13 +27,17 @@ OPEN = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Trouble:
-    """What keeps a run from a pass: a case (`index` into the results' cases) or a finding on a variant."""
+    """What keeps a run from a pass: a case (`index` into the results' cases) or a finding on a variant.
+
+    `finding` is the worst of a case's, None where it has none.
+    """
 
     standing: Standing
     title: str
     reasons: tuple[str, ...]
     reproduce: str = ""
     index: int | None = None
+    finding: Finding | None = None
 
 
 def troubles(results: Results) -> list[Trouble]:
@@ -46,6 +50,7 @@ def troubles(results: Results) -> list[Trouble]:
             reasons=_reasons(case),
             reproduce=case.reproduce,
             index=index,
+            finding=max(case.findings, key=lambda finding: VERDICTS.index(finding.verdict), default=None),
         )
         for index, case in enumerate(results.cases)
     ]
@@ -54,6 +59,7 @@ def troubles(results: Results) -> list[Trouble]:
             standing=STANDING[finding.verdict],
             title=labels.get(finding.subject, finding.subject),
             reasons=(rule_text(finding),),
+            finding=finding,
         )
         for finding in results.findings
     ]

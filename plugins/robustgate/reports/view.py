@@ -46,6 +46,8 @@ STANDINGS = (
 )
 STANDING = {standing.word: standing for standing in STANDINGS}
 
+SOURCE = "source"  # among the versions, the hash of robustgate's own source code
+
 SENTENCES: dict[Verdict, str] = {
     "pass": "every rule of {policies} holds.",
     "fail": "a rule of {policies} is broken.",
@@ -235,8 +237,9 @@ def where_text(where: dict[str, str]) -> str:
 
 
 def facts(results: Results) -> list[tuple[str, str]]:
-    """Return where a run comes from, as name and text."""
+    """Return where a run comes from, as name and text, but for the versions."""
     run = results.run
+    source = run.versions.get(SOURCE)
     return [
         ("run", run.id),
         ("started", run.started),
@@ -247,5 +250,10 @@ def facts(results: Results) -> list[tuple[str, str]]:
         *((f"policy {policy.name}", policies.settings(policy)) for policy in run.policies),
         ("configuration", run.config),
         ("configuration SHA-256", run.config_sha256),
-        *((f"{name} version", version) for name, version in run.versions.items()),
+        *([("robustgate's source SHA-256", source)] if source else []),
     ]
+
+
+def versions(results: Results) -> list[tuple[str, str]]:
+    """Return the name and version of what computed the results."""
+    return [(name, version) for name, version in results.run.versions.items() if name != SOURCE]

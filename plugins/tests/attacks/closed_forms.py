@@ -77,7 +77,7 @@ class Ground:
     def outcome(self, attack: Attack, *, size: int | None = None, seed: int = 7) -> Outcome:
         terms = Terms(size=size)
         return measure_adversarial(
-            self.subject, self.samples, "case", lambda done, total: None, attack, seed, terms=terms
+            self.subject, self.samples, "case", lambda *_: None, attack, seed, terms=terms
         )
 
 

@@ -56,7 +56,7 @@ def linear() -> tuple[TorchSubject, Samples, Tensor]:
 
 
 def robust(subject: TorchSubject, samples: Samples, attack) -> np.ndarray:
-    return measure_adversarial(subject, samples, "case", lambda done, total: None, attack, seed=7).correct
+    return measure_adversarial(subject, samples, "case", lambda *_: None, attack, seed=7).correct
 
 
 @pytest.mark.parametrize("eps", [0.002, 0.01, 0.03])
@@ -130,7 +130,7 @@ class Cheat:
 
 def test_an_attack_that_leaves_its_budget_is_projected_and_counted_on_the_artifact(linear) -> None:
     subject, samples, margin = linear
-    outcome = measure_adversarial(subject, samples, "case", lambda done, total: None, Cheat(), seed=0)
+    outcome = measure_adversarial(subject, samples, "case", lambda *_: None, Cheat(), seed=0)
     assert outcome.details["largest_norm"] <= 0.001 + 1e-6
     assert int(outcome.correct.sum()) >= int((margin / subject.module.weight.abs().sum() > 0.001).sum())
 
@@ -146,7 +146,7 @@ def test_nan_from_an_attack_is_an_error(linear) -> None:
 def test_wrong_without_attack_counts_as_wrong_and_is_not_attacked(linear) -> None:
     subject, samples, _ = linear
     flipped = dataclasses.replace(samples, labels=np.where(np.arange(COUNT) < 10, 1 - samples.labels, samples.labels))
-    outcome = measure_adversarial(subject, flipped, "case", lambda done, total: None, Fgsm(eps=1e-6), seed=0)
+    outcome = measure_adversarial(subject, flipped, "case", lambda *_: None, Fgsm(eps=1e-6), seed=0)
     assert outcome.details["attacked"] == COUNT - 10
     assert not outcome.correct[:10].any()
     assert outcome.correct[10:].all()

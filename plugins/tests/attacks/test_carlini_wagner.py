@@ -202,7 +202,7 @@ def test_what_the_artifact_still_gets_right_is_pushed_on() -> None:
     field = ground("linear", 4)
     subject = Stubborn(field.subject.module)
     attack = CarliniWagner(eps=1.0)
-    outcome = measure_adversarial(subject, field.samples, "case", lambda done, total: None, attack, seed=7)
+    outcome = measure_adversarial(subject, field.samples, "case", lambda *_: None, attack, seed=7)
     check(outcome.norms, field.nearest("l2").numpy())
 
 

@@ -43,7 +43,7 @@ def test_no_sample_is_asked_about_more_often_than_allowed(norm: str, queries: in
     samples = dataclasses.replace(field.samples, labels=np.zeros(len(field.samples), np.int64))
     subject = TorchSubject(Stubborn(), torch.device("cpu"))
     attack = GradientFree(eps=0.1, norm=norm, queries=queries)
-    outcome = measure_adversarial(subject, samples, "case", lambda done, total: None, attack, 0)
+    outcome = measure_adversarial(subject, samples, "case", lambda *_: None, attack, 0)
     assert outcome.correct.all()
     # The engine asks once more about a point outside the budget, projected to it.
     assert outcome.queries.min() > queries // 2 - 1
@@ -84,7 +84,7 @@ def test_square_attacks_all_and_hop_skip_jump_what_is_flat_with_the_queries_left
     flat = field.images[:, 0, 0, 0] < 0.5
     assert float((field.images[:, 0, 0, 0] - 0.5).abs().min()) > 0.001
     attack = GradientFree(eps=0.001, queries=41)
-    outcome = measure_adversarial(subject, field.samples, "case", lambda done, total: None, attack, 0)
+    outcome = measure_adversarial(subject, field.samples, "case", lambda *_: None, attack, 0)
     assert all(jump == HopSkipJump(eps=0.001, norm="linf", queries=31) for jump, _ in given)
     handed = torch.cat([images for _, images in given])
     # Every sample with flat logits, but for those that Square's first points felled.
@@ -158,7 +158,7 @@ def test_flat_logits_stop_square_but_not_what_comes_after_it() -> None:
     eps, queries = 0.1, 1000
 
     def fallen(attack) -> np.ndarray:
-        return ~measure_adversarial(subject, field.samples, "case", lambda done, total: None, attack, 7).correct
+        return ~measure_adversarial(subject, field.samples, "case", lambda *_: None, attack, 7).correct
 
     reachable = field.nearest("l2").numpy() < 0.8 * eps
     alone = fallen(Square(eps=eps, norm="l2", queries=queries))

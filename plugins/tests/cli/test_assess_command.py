@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from robustgate.cli import app
-from robustgate.cli.assess import SHOWN
 from robustgate.engine.candidates import OBJECTIVES
+from robustgate.reports.assessments import SHOWN
 
 TABLE = "compression_on_cifar10c.csv"
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from robustgate.cli import app
+from robustgate.cli.cost import in_words
 from robustgate.reports.results_json import json_schema
 
 COMMAND = Path(sys.executable).with_name("robustgate")
@@ -37,6 +40,15 @@ def test_plan_counts_cases_variants_and_rules(tiny) -> None:
         "2 variants:",
         "  none                       1  as trained",
         "  fp25                       1  filter_pruning",
+        "passes of images, at most, where no measurement is kept:",
+        "               cases  forward  backward ",
+        " clean             2      288         0 ",
+        " domain_shift      2       80         0 ",
+        " corruption        4      576         0 ",
+        " adversarial       4    3,168     1,440 ",  # 144 images: 1 + 2 + 1 and 1 + 5 + 1 passes, 1 and 4 gradients
+        "passes: 4,112 forward, 1,440 backward",
+        "minutes: no run yet to tell them by",
+        "artifacts: 2 to build, 0 kept already",
         "rules:",
         "  'floor' judges 12 cases",
         "  'holds' judges 1 cases",
@@ -72,6 +84,61 @@ def test_plan_says_how_many_cases_no_rule_judges(tiny) -> None:
     done = type_in("plan", "--policy", "lab")
     assert done.stdout.splitlines()[0].endswith(": policy lab")
     assert done.stdout.splitlines()[-2:] == ["  'low' judges 2 cases", "  10 cases are measured under no rule"]
+
+
+def test_plan_tells_minutes_by_the_run_before_and_what_is_kept(tiny) -> None:
+    assert shell("run", "-q", "-p", "no:cacheprovider").returncode == 0
+    lines = type_in("plan").stdout.splitlines()
+    (told,) = [line for line in lines if line.startswith("minutes: ")]
+    assert re.fullmatch(r"minutes: under 1, by the run of \d{4}-\d\d-\d\d \d\d:\d\d on cpu \(12 of these cases\)", told)
+    assert "artifacts: 0 to build, 2 kept already" in lines
+    tiny.configure(("[gate]", "[gate]\nhistory = false"))
+    assert "minutes: no run yet to tell them by" in type_in("plan").stdout
+
+
+def test_plan_says_aloud_what_it_cannot_count_in_80_columns(tiny) -> None:
+    pytest.importorskip("foolbox")
+    tiny.configure(extra='[attacks.theirs]\nmethod = "foolbox:LinfPGD"\neps = 0.1\n')
+    (tiny.folder / "night.npz").unlink()
+    lines = type_in("plan").stdout.splitlines()
+    text = " ".join(" ".join(lines).split())
+    assert "and 4 cases of unknown cost" in text
+    assert "how many images there are is not known before a run: night" in text
+    assert "theirs; the engine stops them at 100,000 queries a sample and 3600 s a case" in text
+    assert max(map(len, lines[1:])) <= 80
+    # Of both the other cases are counted.
+    assert [line.split() for line in lines if line.startswith((" domain_shift", " clean"))] == [
+        ["clean", "2", "288", "0"],
+        ["domain_shift", "2", "unknown", "unknown"],
+    ]
+
+
+@pytest.mark.parametrize("count", [0, 9, 12_345, 999_999])
+def test_smaller_numbers_are_told_in_full(count: int) -> None:
+    assert in_words(count) == f"{count:,}"
+
+
+def test_larger_numbers_are_told_in_words() -> None:
+    assert [in_words(1_234_567), in_words(43_000_000_000)] == ["1.2 million", "43.0 billion"]
+
+
+@pytest.mark.parametrize("words", [["compress"], ["plan", "--power"], ["lint", "--data"]], ids=" ".join)
+def test_a_module_of_this_folder_is_found_as_pytest_finds_it(tiny, words: list[str]) -> None:
+    tiny.configure(('kind = "npz"\nfiles = { test = "night.npz" }', 'kind = "callable"\nbuild = "nightly:images"'))
+    (tiny.folder / "nightly.py").write_text(
+        "import numpy as np\nclass Night(list):\n    classes = ('dark', 'bright')\n"
+        "def images():\n"
+        "    return Night((np.full((8, 8, 3), level, np.uint8), int(level > 127)) for level in range(110, 150))\n"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run([COMMAND, *words], capture_output=True, text=True, env=environment, check=False, timeout=120)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+
+
+def test_no_command_leaves_the_folder_importable(tiny) -> None:
+    before = list(sys.path)
+    type_in("plan")
+    assert sys.path == before
 
 
 def test_plan_takes_a_configuration_from_elsewhere(tiny, tmp_path_factory, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,4 +267,5 @@ def test_help(command: list[str]) -> None:
     if command:
         assert f"Example: robustgate {command[0]}" in done.stdout
     else:
+        assert "Example: robustgate plan --names" in done.stdout
         assert all(f"\n  {name} " in done.stdout for name in ("plan", "run", "schema"))

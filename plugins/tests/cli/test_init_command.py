@@ -104,6 +104,23 @@ def test_what_is_written_plans_without_a_warning(fresh: Path) -> None:
     assert type_in("lint").exit_code == 0
 
 
+def test_what_no_rule_judges_is_told_and_the_rule_beside_it_would(fresh: Path) -> None:
+    type_in("init", "--yes", *TINY)
+    before = type_in("plan").stdout
+    path = fresh / "robustgate.toml"
+    head, _, offered = path.read_text().partition("# [[policies.edge.rules]]")
+    assert "is yours to say" in head
+    path.write_text(head + re.sub(r"^# ", "", "# [[policies.edge.rules]]" + offered, flags=re.MULTILINE))
+    after = type_in("plan").stdout
+    assert type_in("lint").exit_code == 0
+
+    def unruled(text: str) -> int:
+        return int(re.search(r"(\d+) cases are measured under no rule", text)[1])
+
+    assert 0 < unruled(after) < unruled(before)
+    assert {one["name"] for one in written(fresh)["policies"]["edge"]["rules"]} >= {"stands under attack"}
+
+
 def test_what_is_written_runs_green(fresh: Path) -> None:
     # The network is found as pytest finds it: in the current folder.
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}

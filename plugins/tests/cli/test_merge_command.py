@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 from robustgate.cli import app
 from robustgate.core.records import Results
 from robustgate.engine.reporting import write_reports
+from robustgate.reports import history
 from robustgate.reports.results_json import dumps, load
 
 # Two policies, rules on variants and over shifts, a waiver, and what breaks a rule.
@@ -159,6 +160,23 @@ def test_no_shards_are_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert (done.exit_code, done.stdout) == (4, "")
     assert done.stderr == "robustgate: no shards to merge: name the results.json of each\n"
     assert not list(tmp_path.iterdir())
+
+
+def test_the_merged_run_is_added_to_a_history(shards: list[Path]) -> None:
+    done = merge(*shards, "--output", "merged", "--history", "runs.sqlite")
+    assert (done.exit_code, done.stderr) == (0, "")
+    merged = load(Path("merged/results.json"))
+    found = history.read(Path("runs.sqlite"), 9)
+    assert [run.name for run in found.runs] == [merged.run.id]
+    assert {(one.kind, one.name) for one in found.series} == {
+        (row.shift.kind, row.name) for row in merged.cases if row.value is not None
+    }
+    assert merge(*shards, "--output", "again").exit_code == 0
+    assert len(history.read(Path("runs.sqlite"), 9).runs) == 1
+    Path("runs.sqlite").write_text("<<<<<<< HEAD\n" * 99)
+    refused = merge(*shards, "--output", "third", "--history", "runs.sqlite")
+    assert refused.exit_code == 4
+    assert "runs.sqlite: cannot be used as a history" in refused.stderr
 
 
 def test_help_fits_one_screen() -> None:

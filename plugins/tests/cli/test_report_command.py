@@ -11,7 +11,8 @@ from typer.testing import CliRunner, Result
 from robustgate.cli import app
 
 REPORT = Path("robustgate-report")
-PAGES = {"report.html", "report.md", "pairs.md", "pairs.csv", "pairs.tex"}
+TABLES = {f"{name}.{suffix}" for name in ("pairs", "corruptions") for suffix in ("md", "csv", "tex")}
+PAGES = {"report.html", "report.md", *TABLES}
 
 
 def report(*words: str) -> Result:

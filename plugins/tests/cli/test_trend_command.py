@@ -16,8 +16,9 @@ from typer.testing import CliRunner, Result
 from robustgate.cli import app
 from robustgate.cli.trend import sparkline
 from robustgate.config import load
+from robustgate.core.errors import ResultsError
 from robustgate.core.records import Case, CaseResult, Finding, Results, RunRecord, Shift, Variant
-from robustgate.reports.history import append, read
+from robustgate.reports.history import append, prune, read
 
 FILTERS = torch.tensor([1.0, 1.0, 1.0, 0.1])  # those of the tiny project
 FILE = Path("history.sqlite")
@@ -163,7 +164,38 @@ def test_what_cannot_be_drawn_is_one_message(tiny) -> None:
     tiny.configure(("[gate]", "[gate]\nhistory = false"))
     assert "gate.history is false: no run is kept" in refused()
     (tiny.folder / "robustgate.toml").unlink()
-    assert "no robustgate.toml here that says where the history is" in refused()
+    assert "no robustgate.toml here, and no [tool.robustgate] in pyproject.toml; name one: --config" in refused()
+    assert refused().endswith("--config, or the file: --history\n")
+
+
+def test_only_the_last_runs_are_kept_where_that_is_asked_for(releases) -> None:
+    before = read(FILE, 100)
+    assert len(before.runs) > 2
+    done = trend("--history", str(FILE), "--keep", "2", "--json")
+    assert done.exit_code == 0
+    assert done.stderr == f"{len(before.runs) - 2} runs removed from {FILE}\n".replace("1 runs", "1 run")
+    after = read(FILE, 100)
+    assert after.runs == before.runs[-2:]
+    kept = {run.number for run in after.runs}
+    for one in before.series:
+        points = tuple(point for point in one.points if point.run in kept)
+        assert [two.points for two in after.series if two.label == one.label] == ([points] if points else [])
+    assert json.loads(done.stdout)["runs"][0]["number"] == before.runs[-2].number
+    # What is added next is the newest.
+    add(28, row("fp25", 100))
+    assert read(FILE, 100).runs[-1].number > before.runs[-1].number
+    assert trend("--history", str(FILE), "--keep", "99").stderr == f"0 runs removed from {FILE}\n"
+
+
+def test_the_room_of_what_is_removed_is_given_back(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for day in range(1, 21):
+        add(day, *(row(f"c{number}", day) for number in range(200)))
+    size = FILE.stat().st_size
+    assert prune(FILE, 1) == 19
+    assert FILE.stat().st_size < size / 4
+    with pytest.raises(ResultsError, match="nothing to remove"):
+        prune(tmp_path / "none.sqlite", 1)
 
 
 @pytest.mark.parametrize(

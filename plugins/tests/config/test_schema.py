@@ -35,6 +35,19 @@ def document(text: str) -> Any:
     return json.loads(json.dumps(tomllib.loads(text), default=str))
 
 
+def resolved(node: Any, root: dict[str, Any]) -> Any:
+    """Return a schema with everything where it is used."""
+    if isinstance(node, dict):
+        if "$ref" in node:
+            assert list(node) == ["$ref"], "of what stands beside a reference editors think differently"
+            return resolved(root["$defs"][node["$ref"].removeprefix("#/$defs/")], root)
+        return {key: resolved(value, root) for key, value in node.items() if key != "$defs"}
+    return [resolved(one, root) for one in node] if isinstance(node, list) else node
+
+
+PLAIN = resolved(SCHEMA, SCHEMA)
+
+
 def problems(text: str) -> list[str]:
     return [f"{error.json_path}: {error.message}" for error in VALIDATOR.iter_errors(document(text))]
 
@@ -61,8 +74,25 @@ def refused_by_both(tmp_path: Path, text: str) -> list[str]:
 def test_it_is_a_schema() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     assert list(SCHEMA["properties"]) == TABLES
-    # Editors resolve references in different ways; without any they cannot differ.
-    assert "$ref" not in json.dumps(SCHEMA)
+    assert "$ref" not in json.dumps(PLAIN)
+
+
+def test_it_is_small_for_it_says_nothing_twice() -> None:
+    long: dict[str, str] = {}
+
+    def look(node: Any, place: str) -> None:
+        text = json.dumps(node, sort_keys=True)
+        is_schema = isinstance(node, dict) and not place.endswith("/properties") and "/if" not in place
+        if is_schema and len(text) >= 100:
+            assert text not in long, f"{place} says what {long[text]} says"
+            long[text] = place
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+            look(value, f"{place}/{key}")
+
+    look(SCHEMA, "")
+    assert len(json.dumps(SCHEMA)) < 120_000
+    used = set(re.findall(r'"#/\$defs/(\w+)"', json.dumps(SCHEMA)))
+    assert used == SCHEMA["$defs"].keys()
 
 
 def test_the_command_prints_it() -> None:
@@ -240,7 +270,7 @@ def test_a_mistake_of_a_form_of_its_own(tmp_path: Path, extra: str) -> None:
 
 
 def test_the_presets_are_named() -> None:
-    (names, table) = SCHEMA["properties"]["compressions"]["properties"]["preset"]["anyOf"]
+    (names, table) = PLAIN["properties"]["compressions"]["properties"]["preset"]["anyOf"]
     assert names["enum"] == table["properties"]["name"]["enum"] == sorted(file.stem for file in PRESETS.glob("*.toml"))
 
 
@@ -249,14 +279,12 @@ def test_the_presets_are_named() -> None:
 
 def kinds(table: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the schemas that a table may have to meet, by its conditions."""
-    while "if" in table:
-        yield table["then"]
-        table = table["else"]
+    yield from (one["then"] for one in table["allOf"] if "then" in one)
 
 
 def tables_of(shelf_name: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield name and schema of each component of a shelf, where the configuration names it."""
-    tables = {name: table.get("additionalProperties") for name, table in SCHEMA["properties"].items()}
+    tables = {name: table.get("additionalProperties") for name, table in PLAIN["properties"].items()}
     step = tables["compressions"]["properties"]["steps"]["items"]
     key, place = {
         "attacks": ("method", tables["attacks"]),
@@ -289,12 +317,12 @@ def test_every_component_stands_in_it_with_its_fields(shelf_name: str) -> None:
 
 
 def test_every_corruption_stands_in_it() -> None:
-    names = SCHEMA["properties"]["shifts"]["properties"]["corruptions"]["properties"]["names"]["anyOf"][0]
+    names = PLAIN["properties"]["shifts"]["properties"]["corruptions"]["properties"]["names"]["anyOf"][0]
     assert names["items"]["enum"] == list(shelf("corruptions").names)
 
 
 def test_what_a_docstring_says_of_a_field_describes_its_key() -> None:
-    gate = SCHEMA["properties"]["gate"]["properties"]
+    gate = PLAIN["properties"]["gate"]["properties"]
     assert gate["threads"]["description"] == "`threads` is the number of processor threads of each process."
     assert gate["cache"]["default"] == ".robustgate"
     assert "description" not in gate["seed"]
@@ -305,7 +333,8 @@ def test_a_component_of_a_third_party_stands_in_it_too(monkeypatch: pytest.Monke
 
     point = EntryPoint(name="theirs", value="robustgate.attacks.pgd:Pgd", group="robustgate.attacks")
     monkeypatch.setitem(shelf("attacks").plugins, "theirs", point)
-    attacks = json_schema()["properties"]["attacks"]["additionalProperties"]
+    schema = json_schema()
+    attacks = resolved(schema, schema)["properties"]["attacks"]["additionalProperties"]
     assert "theirs" in attacks["properties"]["method"]["anyOf"][0]["enum"]
     (theirs,) = [kind for kind in kinds(attacks) if kind["title"] == "theirs"]
     assert theirs["properties"]["method"] == {"const": "theirs"}

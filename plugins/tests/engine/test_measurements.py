@@ -7,7 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from robustgate.engine.measure import measure_natural
 from robustgate.engine.measured import Measured
 from robustgate.engine.measurements import OUTCOMES, Drawn, Measurements, drawing_order
 from robustgate.engine.plan import make_plan
+from robustgate.engine.progress import Listener, Reached, nobody
 from robustgate.engine.store import SEAL, Store
 from robustgate.engine.subjects import OnnxSubject
 
@@ -63,7 +64,7 @@ def project(tiny) -> Path:
     return tiny.configure(*CHANGES, extra=MORE)
 
 
-def opened(path: Path, progress: Callable[[Case, int, int], None] | None = None) -> Measurements:
+def opened(path: Path, progress: Listener = nobody) -> Measurements:
     """What a run in the project's folder has measured, and measures."""
     plan = make_plan(load(path))
     configuration = plan.configuration
@@ -341,16 +342,41 @@ def test_what_chooses_its_own_samples_is_measured_at_once(tiny, measured_parts: 
 
 
 def test_progress_counts_on_from_part_to_part(project: Path) -> None:
-    told: list[tuple[str, int, int]] = []
-    measurements = opened(project, lambda case, done, total: told.append((case.name, done, total)))
+    told: list[Reached] = []
+    measurements = opened(project, told.append)
     for name in (NOISY, PGD):
         told.clear()
-        ends = []
         for count in LOOKS:
-            measurements.of(case_named(measurements, name), upto=count)
-            ends.append(told[-1])
-        assert ends == [(name, count, TOTAL) for count in LOOKS]
-        assert told == sorted(told)
+            correct = measurements.of(case_named(measurements, name), upto=count).outcome.correct
+            last = told[-1]
+            # What came out right is counted over all parts, and known when a part is done.
+            assert (last.done, last.right, last.kept) == (count, int(correct.sum()), 0)
+        assert {(one.case.name, one.total) for one in told} == {(name, TOTAL)}
+        assert [one.done for one in told] == sorted(one.done for one in told)
+        # Before, each says how many there are at least, and at most.
+        final = int(correct.sum())
+        for one in told:
+            assert one.right is not None
+            assert one.right <= final <= one.right + TOTAL - one.done
+
+
+def test_progress_tells_what_was_kept(project: Path) -> None:
+    first = opened(project)
+    first.of(case_named(first, PGD), upto=LOOKS[0])
+    told: list[Reached] = []
+    again = opened(project, told.append)
+    correct = again.of(case_named(again, PGD)).outcome.correct
+    assert {one.kept for one in told} == {LOOKS[0]}
+    assert (told[-1].done, told[-1].right) == (TOTAL, int(correct.sum()))
+
+
+def test_one_of_several_figures_does_not_tell_what_comes_out_right(project: Path) -> None:
+    told: list[Reached] = []
+    measurements = opened(project, told.append)
+    measurements.of(case_named(measurements, INT8))
+    ours = [one for one in told if one.case.name == INT8]
+    assert ours
+    assert {one.right for one in ours} == {None}
 
 
 # What is kept.

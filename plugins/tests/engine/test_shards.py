@@ -14,7 +14,7 @@ from robustgate.core.errors import ResultsError
 from robustgate.core.records import CaseResult, Finding, Results, VariantRecord
 from robustgate.engine.plan import Plan
 from robustgate.engine.results import Circumstances, assemble, key
-from robustgate.engine.shards import left_open, merge
+from robustgate.engine.shards import left_open, measured_again, merge
 
 NOON = datetime(2026, 6, 15, 12, tzinfo=UTC)
 MORE = """
@@ -245,6 +245,25 @@ def test_rules_and_variants_that_differ_are_refused_and_named(plan: Plan) -> Non
             merge({"a": part, "b": run(plan, [COST], minutes=1, findings=findings, variants=variants)})
     same = run(plan, [COST], minutes=1, findings=[FITS], variants=[record(seconds_to_build=9.0, memory_bytes=7)])
     assert merge({"a": part, "b": same}).variants == (record(seconds_to_build=9.0, memory_bytes=7),)
+
+
+@pytest.mark.parametrize("minutes", [-1, 1], ids=["slower before", "slower after"])
+def test_of_a_latency_that_two_shards_measured_the_slower_counts(plan: Plan, minutes: float) -> None:
+    slow = replace(FAST, value=2.5, verdict="fail")
+    parts = {
+        "fast": run(plan, [LATENCY], findings=[FAST], variants=[record(latency_ms=1.25, memory_bytes=9)]),
+        "slow": run(
+            plan, [LATENCY], minutes=minutes, findings=[slow], variants=[record(latency_ms=2.5, memory_bytes=7)]
+        ),
+    }
+    merged = merge(parts)
+    assert merged.findings == (slow,)
+    assert [(one.latency_ms, one.memory_bytes) for one in merged.variants] == [(2.5, 9)]
+    assert merged.run.verdict == "fail"
+    assert measured_again(parts) == [
+        f"rule 'fast' of policy edge on {FP25} was measured by fast, slow: the largest figure counts, that of slow"
+    ]
+    assert measured_again({"a": parts["fast"], "b": parts["fast"]}) == []
 
 
 def test_of_many_differences_ten_are_told(plan: Plan) -> None:

@@ -152,7 +152,7 @@ def test_pgd_fells_exactly_what_it_can_through_a_quantized_file_with_a_reading(t
     attack = Pgd(eps=10 / 255, steps=20)
     pixels = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     samples = Samples(images=pixels, labels=labels.numpy(), classes=("b", "g", "r"), names=("",) * len(leads))
-    outcome = measure_adversarial(subject, samples, "case", lambda done, total: None, attack, seed=0)
+    outcome = measure_adversarial(subject, samples, "case", lambda *_: None, attack, seed=0)
     assert outcome.details["largest_norm"] <= attack.eps + 1e-6
     standing = torch.from_numpy(outcome.correct)
     assert standing[leads < 20].sum() == 0

@@ -71,6 +71,9 @@ def test_green_run_writes_its_reports(tiny, suite) -> None:
         "pairs.md",
         "pairs.csv",
         "pairs.tex",
+        "corruptions.md",
+        "corruptions.csv",
+        "corruptions.tex",
     }
     assert f"pass: {PLANNED} of {PLANNED} planned cases measured (0 kept from before)" in done.stdout
 

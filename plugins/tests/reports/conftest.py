@@ -278,7 +278,7 @@ def unmeasured(case: CaseResult, **changes: Any) -> CaseResult:
     return replace(blank, **changes)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def results() -> Results:
     """360 cases: passes, failures, undecided ones, waived ones, and some under no rule."""
     return build()

@@ -84,8 +84,8 @@ def lines_in(svg: str) -> dict[str, list[tuple[float, float]]]:
     width, height = (72 * inches for inches in curves.SIZE)
     left, bottom, across, up = curves.AXES
     found: dict[str, list[tuple[float, float]]] = {}
-    for name, path in re.findall(r'<g class="(series-\d|budget)"> <path d="([^"]*)"', svg):
-        spots = re.findall(r"[ML] ([\d.-]+) ([\d.-]+)", path)
+    for name, path in re.findall(r'<path class="(series-\d|budget)" d="([^"]*)"', svg):
+        spots = re.findall(r"[ML]([\d.-]+) ([\d.-]+)", path)
         found[name] = [((float(x) / width - left) / across, (1 - float(y) / height - bottom) / up) for x, y in spots]
     return found
 
@@ -98,22 +98,24 @@ def test_a_chart_for_each_model_source_and_attack_with_a_line_for_each_compressi
     assert [line.label for line in found[0].lines] == [
         "none", "control", "filter_pruning", "distillation", "static_quantization",
     ]  # fmt: skip
-    assert [line.series for line in found[0].lines] == [f"series-{number}" for number in range(5)]
+    looks = [(line.look.series, line.look.dash) for line in found[0].lines]
+    assert looks == [("series-0", ""), ("series-0", "4 3"), ("series-1", ""), ("series-2", ""), ("series-3", "")]
     assert (found[0].norm, found[0].eps) == ("linf", 0.004)
 
 
 def test_the_lines_that_are_drawn_are_the_data(curved: Results) -> None:
-    drawn = lines_in(curves.charts(curved)[0].svg)
-    assert set(drawn) == {"budget", *(f"series-{number}" for number in range(5))}
-    # The axis ends at the largest norm that was found.
-    for series, lower in (("series-0", 0.0), ("series-3", 0.1)):
+    chart = curves.charts(curved)[0]
+    assert set(lines_in(chart.svg)) == {"budget", *(f"series-{number}" for number in range(4))}
+    # The axis ends at the largest norm that was found. The reference and its control share a colour.
+    for line, lower in zip(chart.lines[:3], (0.0, 0.1, 0.1), strict=True):
+        drawn = lines_in(curves.draw([line], chart.eps))
         expected = [(eps / 0.02, held - lower) for eps, held in zip(*CURVE.values(), strict=True)]
-        assert drawn[series][:-1] == [pytest.approx(spot, abs=1e-4) for spot in expected]
+        assert drawn[line.look.series][:-1] == [pytest.approx(spot, abs=1e-4) for spot in expected]
     assert drawn["budget"] == [pytest.approx((0.2, end), abs=1e-4) for end in (0, 1)]
 
 
 def test_a_line_that_ends_early_goes_on_level(curved: Results) -> None:
-    cases = list(curves.charts(curved)[0].lines)
+    cases = [curves.charts(curved)[0].lines[place] for place in (0, 2)]
     short = replace(cases[1], curve=curves.Curve(eps=(0.0, 0.005), accuracy=(0.9, 0.6)))
     drawn = lines_in(curves.draw([cases[0], short], 0.004))
     assert drawn["series-1"] == [pytest.approx(spot, abs=1e-4) for spot in ((0, 0.9), (0.25, 0.6), (1, 0.6))]
@@ -149,18 +151,39 @@ def test_a_drawing_has_words_as_text_no_id_no_link_and_only_colours_of_the_style
         assert f"{name}: " in dark
 
 
-def test_more_compressions_than_hues_differ_by_dashes(curved: Results) -> None:
-    names = ["none", *(f"c{number:02}" for number in range(18))]
+def test_of_many_compressions_the_worst_and_those_that_break_a_rule_stand_out(curved: Results) -> None:
     first = next(case for case in curved.cases if attacked(case, "pgd"))
-    many = replace(curved, cases=tuple(replace(first, compression=name) for name in names))
-    (chart,) = curves.charts(many)
-    assert len({(line.series, line.dash) for line in chart.lines}) == 19
-    assert chart.svg.count("stroke-dasharray") == 12 + 1
+    broken = next(finding for case in curved.cases for finding in case.findings if finding.verdict == "fail")
+    names = ["none", "control", *(f"c{number:02}" for number in range(18))]
+    cases = [replace(first, compression=name, value=0.2 if name == "c07" else 0.4) for name in names]
+    cases[11] = replace(cases[11], findings=(broken,))
+    (chart,) = curves.charts(replace(curved, cases=tuple(cases)))
+    assert [name for name, _ in chart.legend.names] == ["none", "control", "c07", "c09"]
+    assert chart.svg.count('class="faint"') == 16
+    assert chart.legend.remainder == "16 others"
+    assert "16 others" in Page(html.render(replace(curved, cases=tuple(cases)))).text
+
+
+def test_a_curve_of_a_part_of_the_samples_says_so(curved: Results) -> None:
+    part = changed(curved, lambda case: replace(case, n=500) if attacked(case, "pgd") else case)
+    assert curves.charts(part)[0].is_partial
+    assert not curves.charts(curved)[0].is_partial
+    text = Page(html.render(part)).text
+    assert "is from a part of the samples" in text
+    assert "none ≈ 90.0 %" in text
+
+
+def test_an_attack_without_bound_has_no_budget_that_is_judged(curved: Results) -> None:
+    endless = changed(curved, lambda case: replace(case, shift=replace(case.shift, eps=float("inf"))))
+    (chart, *_) = curves.charts(endless)
+    assert chart.eps is None
+    assert "budget" not in lines_in(chart.svg)
 
 
 def test_a_chart_is_told_in_words_and_figures(curved: Results) -> None:
     page = Page(html.render(curved))
-    label = next(str(one["aria-label"]) for one in page.all("svg") if one.get("role") == "img")
+    labels = [str(one["aria-label"]) for one in page.all("svg") if one.get("role") == "img"]
+    label = next(text for text in labels if text.startswith("Accuracy over the budget"))
     reference = next(case for case in curved.cases if attacked(case, "pgd"))
     assert label.startswith(
         f"Accuracy over the budget. none: 90.0 % without attack, {100 * (reference.value or 0):.1f} % at 0.004, "
@@ -189,7 +212,7 @@ def test_what_is_no_curve_is_a_detail_like_any_other(single: Results, found: Any
     results = replace(single, cases=(case,))
     assert curves.charts(results) == []
     assert "curve" in dict(details(case))
-    assert "Under attack" not in html.render(results)
+    assert 'id="curves"' not in html.render(results)
 
 
 def test_markdown_names_the_median_norm_and_draws_nothing(curved: Results) -> None:
@@ -299,7 +322,7 @@ def test_pictures_of_large_images_are_kept_for_fewer_cases(results: Results) -> 
 def test_a_small_run_says_nothing_of_a_limit(results: Results, single: Results) -> None:
     case = replace(single.cases[0], pictures=(picture(),))
     assert "there are none here" not in html.render(replace(single, cases=(case,)))
-    assert "Under attack" not in html.render(results)
+    assert "What fooled them" not in html.render(results)
 
 
 # What was left out of a pair's target.

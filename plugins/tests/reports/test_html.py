@@ -77,11 +77,16 @@ def test_verdict_comes_first_then_failures_then_the_rest(page: Page) -> None:
         "What did not pass, and why ✗ fail resnet20 / filter_pruning / handwritten under gaussian_noise, severity 5",
         "? undecided resnet20",
         "Accuracy Percent",
-        "All cases Intervals",
+        "Per class What each compression lost",
         "Costs variant",
+        "Gradient masking was not looked for: whether",
         "Waivers policy",
+        "All cases Intervals",
         "Provenance run",
-        "Run it again pytest --pyargs robustness_tests",
+        "Versions robustgate 0.1.0",
+        "Hashes SHA-256 of every artifact",
+        "Run it again With the versions of this run (Python 3.11.7)",
+        "pytest --pyargs robustness_tests --robustgate-config fixtures/robustgate.toml --robustgate-policy digits",
     ]
     places = [text.index(part) for part in order]
     assert places == sorted(places)
@@ -226,7 +231,7 @@ def test_a_case_that_was_not_measured_says_so_and_why(single: Results) -> None:
     assert "NaN logits" in page.rows["case-0"]
     assert "1 selected case was not measured." in page.text
     assert "0.0" not in page.rows["case-0"]
-    assert page.values("style") == ["flex:1"]
+    assert page.values("style") == ["flex:1", "--lines:1"]
 
 
 def test_an_empty_run_is_no_pass(single: Results) -> None:
@@ -284,5 +289,5 @@ def test_2000_cases_stay_small(results: Results) -> None:
 def test_every_colour_of_a_standing_is_defined_in_light_and_dark(results: Results) -> None:
     css = html.render(results).split("<style>")[1].split("</style>")[0]
     defined = set(re.findall(r"(--[\w-]+):", css))
-    assert set(re.findall(r"var\((--[\w-]+)", css)) <= defined | {"--value"}
+    assert set(re.findall(r"var\((--[\w-]+)", css)) <= defined | {"--value", "--lines"}
     assert "prefers-color-scheme: dark" in css

@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 
 from robustgate.core.records import CaseResult, Results, Shift
-from robustgate.reports import markdown
+from robustgate.reports import markdown, view
+from robustgate.reports.troubles import troubles
 
-HOSTILE = '<img src=x onerror=alert(1)> a|b `code` ``` [x](http://e) *b* __c__ \\ &amp; "q"\n# head\n- item'
+HOSTILE = '</details></summary><img src=x onerror=alert(1)> a|b `code` ``` [x](http://e) *b* __c__ \\ &amp; "q"\n# head\n- item'
 
 
 def section(text: str, heading: str) -> str:
@@ -191,6 +192,8 @@ def test_provenance_tells_how_to_run_it_again(results: Results) -> None:
         ("1. b", "1\\. b"),
         ("1.5 - b", "1\\.5 - b"),
         ("[x](y)", "\\[x\\](y)"),
+        ("@team, see #12", "@&#8203;team, see #&#8203;12"),
+        ("#12", "\\#&#8203;12"),
     ],
 )
 def test_escape(text: str, escaped: str) -> None:
@@ -222,6 +225,7 @@ def test_hostile_text_stays_text(single: Results) -> None:
         ),
         findings=(replace(case.findings[0], subject=HOSTILE, message=HOSTILE, rule=HOSTILE),),
     )
+    folds(markdown.render(hostile))
     text = re.sub(r"^(`{3,})sh\n.*?^\1$", "", markdown.render(hostile), flags=re.DOTALL | re.MULTILINE)
     assert "<img" not in text
     assert "onerror" in text
@@ -231,3 +235,102 @@ def test_hostile_text_stays_text(single: Results) -> None:
     for part in text.split("\n\n"):
         widths = {len(row) for row in rows(part)}
         assert len(widths) <= 1, part
+
+
+# A comment on GitHub has 65,536 characters.
+
+
+def folds(text: str) -> list[str]:
+    """The summaries of all folds, each of which is closed, and has an empty line on both sides of what is in it."""
+    plain = re.sub(r"^(`{3,})sh\n.*?^\1$", "", text, flags=re.DOTALL | re.MULTILINE)
+    found = re.findall(
+        r"^<details><summary>([^\n]*)</summary>\n\n(?:(?!<details>).)*?\n\n</details>$", plain, re.DOTALL | re.M
+    )
+    assert len(found) == plain.count("<details>") == plain.count("</details>")
+    return found
+
+
+def grown(results: Results, times: int) -> Results:
+    """The run with every case several times, each under a model of its own."""
+    cases = [replace(case, model=f"{case.model}_{n}") for n in range(times) for case in results.cases]
+    built = [replace(one, model=f"{one.model}_{n}") for n in range(times) for one in results.variants]
+    run = replace(results.run, planned=len(cases), selected=len(cases), measured=len(cases))
+    return replace(results, run=run, cases=tuple(cases), variants=tuple(built))
+
+
+def test_what_is_not_a_failure_is_folded(results: Results) -> None:
+    text = markdown.render(results)
+    more = len(troubles(results)) - 10
+    assert folds(text) == [
+        f"{more} more", "3 tables", "15 variants", "6 findings", "1 waiver", "2 waived findings",
+        "how it was run, and how to run it again",
+    ]  # fmt: skip
+    opened = text.split("<details>")[0]
+    assert re.findall(r"^### . (\w+): ", opened, re.MULTILINE) == ["fail"] * 4 + ["undecided"] * 6
+    assert len(opened) < 8_000
+    assert "A comment must be short" not in text
+
+
+def test_two_thousand_cases_fit_a_comment_and_what_was_left_out_is_said(results: Results) -> None:
+    large = grown(results, 6)
+    assert len(large.cases) > 2_000
+    text = markdown.render(large)
+    assert len(text.encode()) < 65_536
+    failed = sum(case.verdict == "fail" for case in large.cases)
+    assert failed > 20
+    assert ["✗ fail", str(failed)] == rows(text.split("## ")[0])[2][:2]
+    assert text.startswith("# robustgate: ✗ fail\n")
+    more = f"{len(troubles(large)) - 10} more"
+    note = next(line for line in text.splitlines() if line.startswith("> A comment must be short. "))
+    assert note.endswith("This run's report.html has all of it.")
+    left_out = re.search(r"Left out: (.*?)\.", note)
+    kept = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert left_out
+    assert not set(left_out[1].split(", ")) & {"what did not pass", *kept}
+    told = {
+        "what did not pass",
+        f"{more} that did not pass",
+        "Accuracy",
+        "Rules on variants",
+        "Costs",
+        "Waivers",
+        "Provenance",
+    }
+    told.add("cautions and policies")
+    assert {*left_out[1].split(", ")} <= told
+    assert "Provenance" in kept
+    folds(text)
+
+
+def test_the_least_important_goes_first_and_the_rest_is_shortened_before_it_goes(results: Results) -> None:
+    texts = {times: markdown.render(grown(results, times)) for times in range(1, 9)}
+    assert all(len(text.encode()) < 65_536 for text in texts.values())
+    kept = {times: "## Costs" in text for times, text in texts.items()}
+    assert kept[1]
+    assert not kept[8]
+    assert all("## Accuracy" in text for times, text in texts.items() if kept[times])
+    shortened = next(text for text in texts.values() if "Shortened: " in text)
+    line = next(line for line in shortened.splitlines() if line.startswith("- ✗ fail: resnet20"))
+    assert "; the reference holds " in line
+
+
+def test_no_name_is_long_enough_to_break_the_limit(results: Results) -> None:
+    endless = "<@a" * 60_000
+    case = replace(results.cases[0], verdict="error", value=None, model=endless, message=endless, reproduce=endless)
+    policies = tuple(replace(results.run.policies[0], name=endless) for _ in range(2))
+    waiver = replace(results.waivers[0], reason=endless, days_left=1)
+    large = replace(
+        results,
+        cases=(case,) * 30,
+        run=replace(results.run, policy=endless, policies=policies, config=endless),
+        waivers=(waiver,),
+        findings=tuple(replace(one, message=endless) for one in results.findings),
+    )
+    text = markdown.render(large)
+    assert len(text.encode()) < 65_536
+    assert "| ! error | 30 |" in text
+    assert text.count("- ! error: &lt;@&#8203;a") == 30
+    assert "> **cautions: " in text
+    assert "Shortened: cautions and policies, what did not pass, 20 more that did not pass." in text
+    assert [view.STANDING["error"]] == [kind for kind, _ in view.counts(large)]
+    folds(text)

@@ -11,7 +11,8 @@ import pytest
 from robustgate.core.records import CaseResult, Results, Shift
 from robustgate.reports import results_json
 from robustgate.reports.folder import write_reports
-from robustgate.reports.pairs import as_csv, as_latex, as_markdown, pair_tables
+from robustgate.reports.pairs import as_latex, as_markdown, pair_tables
+from robustgate.reports.tables import as_csv
 
 # Rows of table 1 of the study (ResNet-50 without compression, and quantized): its pairs, its average column.
 PAIRS = (
