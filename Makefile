@@ -24,6 +24,8 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev --editable ".[all]"
+	# Apart, since torchattacks pins an older requests than it needs, and MLflow wants a newer one.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-conflicts --editable ".[mlflow]"
 	touch $(READY)
 
 fixtures: $(READY)

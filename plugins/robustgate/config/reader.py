@@ -51,7 +51,12 @@ class Reader:
         if table is None:
             return None
         before = len(self.problems)
-        hints = get_type_hints(cls)
+        try:
+            hints = get_type_hints(cls)
+        except NameError as error:
+            why = "the types of its fields are read at run time: import them, but not under TYPE_CHECKING"
+            self.complain(place, f"{cls.__module__}.{cls.__qualname__}: {error}; {why}")
+            return None
         known = {field.name: field for field in fields(cls) if field.name not in given}  # type: ignore[arg-type]
         for key in table.keys() - known.keys():
             self.unknown(place, key, list(known))

@@ -29,7 +29,7 @@ from robustgate.pytest_plugin.benchmarks import quieten
 from robustgate.pytest_plugin.items import NOT_PLANNED, case_of, id_of, is_ours, judged_by, variant_of, variant_test
 from robustgate.pytest_plugin.junit import properties
 from robustgate.pytest_plugin.progress import LiveDisplay, named
-from robustgate.pytest_plugin.sharding import outside, shard_of
+from robustgate.pytest_plugin.sharding import part_of, shard_of
 from robustgate.pytest_plugin.turns import times, turns_of
 from robustgate.reports import history
 
@@ -191,16 +191,17 @@ class GateSession:
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         """Take out tests that this configuration plans nothing for; mark the others with their kind."""
-        dropped = [item for item in items if id_of(item) == NOT_PLANNED]
+        kept = [item for item in items if id_of(item) != NOT_PLANNED]
         if self.shard is not None:
-            dropped += outside([item for item in items if item not in dropped], *self.shard)
+            kept = part_of(kept, *self.shard)
         for item in items:
             case = case_of(item)
             if case is not None and item.get_closest_marker(case.shift.kind) is None:
                 item.add_marker(case.shift.kind)
-        if dropped:
-            config.hook.pytest_deselected(items=dropped)
-            items[:] = [item for item in items if item not in dropped]
+        if len(kept) < len(items):
+            stays = set(kept)
+            config.hook.pytest_deselected(items=[item for item in items if item not in stays])
+            items[:] = kept
         if self.is_worker:
             # Workers take runs of neighbours: with a variant's cases side by side, two seldom wait for one artifact.
             items.sort(key=variant_of)

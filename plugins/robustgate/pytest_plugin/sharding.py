@@ -21,8 +21,8 @@ def shard_of(config: pytest.Config) -> tuple[int, int] | None:
     return int(found[1]), int(found[2])
 
 
-def outside(items: list[pytest.Item], number: int, of: int) -> list[pytest.Item]:
-    """Return the tests that are not in part `number`, from 1, of `of`.
+def part_of(items: list[pytest.Item], number: int, of: int) -> list[pytest.Item]:
+    """Return the tests of part `number`, from 1, of `of`, in their order.
 
     Parts are runs of variants, as even as they come, so that few variants are built twice. A test without a variant is
     in the first.
@@ -30,5 +30,5 @@ def outside(items: list[pytest.Item], number: int, of: int) -> list[pytest.Item]
     places = {name: place for place, name in enumerate(dict.fromkeys(map(variant_of, items)))}
     ordered = sorted(filter(variant_of, items), key=lambda item: places[variant_of(item)])
     first, end = (len(ordered) * place // of for place in (number - 1, number))
-    mine = {id(item) for item in ordered[first:end]}
-    return [item for item in items if id(item) not in mine and (variant_of(item) or number > 1)]
+    mine = set(ordered[first:end])
+    return [item for item in items if item in mine or (number == 1 and not variant_of(item))]
