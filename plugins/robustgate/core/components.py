@@ -95,6 +95,21 @@ class Domain(Protocol):
         """Return the samples of a split; ``whole`` is all of them. Raises DomainError."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Extent:
+    """How many samples there are, and of how many values (3 x H x W) an image is, where that is known."""
+
+    samples: int
+    values: int | None = None
+
+
+class Counted(Domain, Protocol):
+    """A domain that can tell how large it is by names and headers of files alone: a plan tells what a run costs."""
+
+    def count(self, split: Split) -> Extent | None:
+        """Return how many samples a split has, None where only reading it would tell. Raises DomainError."""
+
+
 class Corrupted(Domain, Protocol):
     """A component of domains/ that holds images which were corrupted elsewhere, and no clean ones: a stored benchmark.
 

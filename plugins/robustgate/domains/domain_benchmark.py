@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from robustgate.core.components import Encoded, Split
+from robustgate.core.components import Encoded, Extent, Split
 from robustgate.core.errors import DomainError, listing, nearest
 from robustgate.domains._images import Decoding, class_folders, encoded, images_in
 from robustgate.domains.image_folder import ImageFolder
@@ -105,8 +105,20 @@ class DomainBenchmark:
         samples = self._images(folder).load(split)
         return replace(samples, classes=tuple(self._called(name, folder) for name in samples.classes))
 
+    def count(self, split: Split) -> Extent:
+        """Return how many images a split has. Raises DomainError, naming what is missing."""
+        if self.splits == "published":
+            return Extent(samples=len(self._division(split)[0]), values=3 * self.image_size**2)
+        return self._images(self._folder()).count(split)
+
     def _published(self, split: Split) -> Encoded:
         """Return a split of the benchmark's own division; the whole is train and test."""
+        chosen, classes = self._division(split)
+        files, labels = [file for _, file in chosen], [classes.index(name) for name, _ in chosen]
+        return encoded(files, labels, classes, root=self.root, decoding=self._decoding())
+
+    def _division(self, split: Split) -> tuple[list[tuple[str, Path]], tuple[str, ...]]:
+        """Return class and file of each image of a split, and all classes."""
         read = self._listed if self._layout.lists else self._parted
         train, test = read("train"), read("test")
         classes = tuple(sorted({name for name, _ in (*train, *test)}))
@@ -117,8 +129,7 @@ class DomainBenchmark:
             "test": test,
             "whole": [*train, *test],
         }[split]
-        files, labels = [file for _, file in chosen], [classes.index(name) for name, _ in chosen]
-        return encoded(files, labels, classes, root=self.root, decoding=self._decoding())
+        return chosen, classes
 
     def _listed(self, part: str) -> list[tuple[str, Path]]:
         """Return class and file of each line ``<domain>/<class>/<file> <number>`` of a list."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from robustgate.core.components import Encoded, Split
+from robustgate.core.components import Encoded, Extent, Split
 from robustgate.core.errors import DomainError
 from robustgate.domains._images import Decoding, class_folders, encoded, images_in
 
@@ -51,6 +51,11 @@ class ImageFolder:
         if not files:
             raise DomainError(f"{self.root}: no images in the {split} split (shares: {self.splits})")
         return encoded(files, labels, classes, root=self.root, decoding=self._decoding())
+
+    def count(self, split: Split) -> Extent:
+        """Return how many images a split has. Raises DomainError."""
+        members = [self._members(self.root / name, split) for name in class_folders(self.root)]
+        return Extent(samples=sum(map(len, members)), values=3 * self.image_size**2)
 
     def _decoding(self) -> Decoding:
         return Decoding.resized(self.image_size, self.short_side, self.exif)

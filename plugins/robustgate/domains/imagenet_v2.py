@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from robustgate.core.components import Encoded, Split
+from robustgate.core.components import Encoded, Extent, Split
 from robustgate.core.errors import DomainError
 from robustgate.domains._classes import Classes, class_names
 from robustgate.domains._images import Decoding, class_folders, encoded, images_in
@@ -49,6 +49,13 @@ class ImagenetV2:
             files += members
             labels += [place if self.classes is None else number] * len(members)
         return encoded(files, labels, classes, root=self.root, decoding=self._decoding())
+
+    def count(self, split: Split) -> Extent | None:
+        """Return how many images there are. Raises DomainError."""
+        if split not in ("test", "whole"):
+            return None
+        members = [images_in(self.root / name) for name in class_folders(self.root)]
+        return Extent(samples=sum(map(len, members)), values=3 * self.image_size**2)
 
     def _number(self, name: str) -> int:
         if not name.isdecimal() or str(int(name)) != name:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from robustgate.core.components import Samples, Split
+from robustgate.core.components import Extent, Samples, Split
 from robustgate.core.errors import DomainError, listing
 from robustgate.core.images import join
 from robustgate.domains import _arrays
@@ -48,6 +49,12 @@ class Npy:
             add = f"add images.{split} and labels.{split}"
             raise DomainError(f"no {split} split: images names {listing(self.images)}; {add}")
         return self._read(split, classes)
+
+    def count(self, split: Split) -> Extent | None:
+        """Return how many images a split has. Raises DomainError, naming the file."""
+        files = dict.fromkeys(path for name, path in self.images.items() if split in (name, "whole"))
+        shapes = [_arrays.images(path).shape for path in files]
+        return Extent(samples=sum(shape[0] for shape in shapes), values=math.prod(shapes[0][1:])) if shapes else None
 
     def _read(self, split: Literal["train", "calibration", "test"], classes: tuple[str, ...]) -> Samples:
         path = self.images[split]

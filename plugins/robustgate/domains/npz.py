@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from robustgate.core.components import Samples, Split
+from robustgate.core.components import Extent, Samples, Split
 from robustgate.core.errors import DomainError, listing
 from robustgate.core.images import join, take
 from robustgate.domains._classes import Classes, class_names
@@ -77,6 +77,17 @@ class Npz:
             raise DomainError(f"no {split} split: files names {listing(self.files)}; add files.{split}")
         return self._read(split)
 
+    def count(self, split: Split) -> Extent | None:
+        """Return how many images a split has; of a share of the train file only its labels tell. Raises DomainError."""
+        files = dict.fromkeys(path for name, path in self.files.items() if split in (name, "whole"))
+        if not files or (self.calibration and split in ("train", "calibration")):
+            return None
+        shapes = [_shape(path, f"{self.keys.get('images', 'images')}.npy") for path in files]
+        height, width = self.resize or shapes[0][1:3]
+        return Extent(
+            samples=sum(shape[0] for shape in shapes), values=3 * (height + 2 * self.pad) * (width + 2 * self.pad)
+        )
+
     def _read(self, split: Literal["train", "calibration", "test"]) -> Samples:
         import numpy as np
 
@@ -126,6 +137,22 @@ class Npz:
             raise DomainError(f"{path}: no array {key!r}; it holds {listing(arrays)}{add}")
         mapped = _mapped(arrays.zip, f"{key}.npy", path) if name == "images" else None
         return arrays[key] if mapped is None else mapped
+
+
+def _shape(path: Path, member: str) -> tuple[int, ...]:
+    """Return the shape of images, by their header in the archive. Raises DomainError."""
+    from numpy.lib import format as npy
+
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(member) as file:
+            version = npy.read_magic(file)
+            header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+            shape, _, _ = header(file)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise DomainError(f"{path}: not an .npz of images: {error}") from error
+    if len(shape) not in (3, 4):
+        raise DomainError(f"{path}: images: expected (N, H, W, 3) or (N, H, W), got {shape}")
+    return tuple(shape)
 
 
 def _mapped(archive: zipfile.ZipFile, member: str, path: Path) -> NDArray[np.uint8] | None:

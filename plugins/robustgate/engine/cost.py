@@ -14,7 +14,7 @@ from robustgate.attacks.gradient_free import GradientFree
 from robustgate.attacks.pgd import Pgd
 from robustgate.attacks.square import Square
 from robustgate.compression.artifact import Artifact, runtime_of
-from robustgate.core.components import Attack, Passes
+from robustgate.core.components import Attack, Extent, Passes
 from robustgate.core.errors import listing
 from robustgate.core.records import Case, Variant
 from robustgate.engine.plan import WITHOUT_GRADIENT, Plan
@@ -33,14 +33,6 @@ PLAIN_WALKS, LONG_WALKS, LONGER, SQUARES = 8, 1, 4, 2
 
 Data = tuple[str, str | None, str | None, int | None]
 """What tells the samples of a case from those of others: source, target, and of a stored corruption its severity."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Extent:
-    """How many samples there are, and of how many values (3 x H x W) an image is, where that is known."""
-
-    samples: int
-    values: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import json
-import zipfile
-from functools import singledispatch
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from robustgate.core.components import Split
+from robustgate.core.components import Extent, Split
 from robustgate.core.errors import DomainError
 from robustgate.core.files import sha256
 from robustgate.core.records import Variant
-from robustgate.domains._images import class_folders, images_in
-from robustgate.domains.image_folder import ImageFolder
-from robustgate.domains.npy import Npy
-from robustgate.domains.npz import Npz
-from robustgate.engine.cost import Data, Extent, data_of
+from robustgate.engine.cost import Data, data_of
 from robustgate.engine.identity import component_identity
 from robustgate.engine.plan import Plan
 from robustgate.engine.store import SEAL, code_version
-
-PARTS: tuple[Literal["train", "calibration", "test"], ...] = ("train", "calibration", "test")
 
 
 def extents(plan: Plan) -> dict[Data, Extent]:
@@ -37,43 +29,16 @@ def extents(plan: Plan) -> dict[Data, Extent]:
     return found
 
 
-@singledispatch
-def counted(domain: object, split: Split) -> Extent | None:  # noqa: ARG001 - one that is not known tells nothing
-    """Return how many samples a split of a domain has, by names and headers of files; None where these do not tell.
+def counted(domain: object, split: Split) -> Extent | None:
+    """Return how many samples a split of a domain has, where the domain can tell.
 
-    A domain whose files are missing or damaged tells nothing either: the run says what is wrong with them.
+    One whose files are missing or damaged tells nothing either: the run says what is wrong with them.
     """
-    return None
-
-
-@counted.register
-def _(domain: ImageFolder, split: Split) -> Extent | None:
+    count = getattr(domain, "count", None)
     try:
-        sizes = [len(images_in(domain.root / name)) for name in class_folders(domain.root)]
+        return count(split) if count is not None else None
     except DomainError:
         return None
-    begins, ends = 0.0, 1.0
-    if split != "whole":
-        before = PARTS[: PARTS.index(split)]
-        begins = sum(domain.splits.get(name, 0.0) for name in before)
-        ends = begins + domain.splits.get(split, 0.0)
-    samples = sum(round(ends * size) - round(begins * size) for size in sizes)
-    return Extent(samples=samples, values=3 * domain.image_size**2)
-
-
-@counted.register
-def _(domain: Npz, split: Split) -> Extent | None:
-    files = domain.files
-    chosen = list(dict.fromkeys(files.values())) if split == "whole" else [files[split]] if split in files else []
-    shapes = [_shape_in_archive(path, f"{domain.keys.get('images', 'images')}.npy") for path in chosen]
-    return _joined(shapes, domain.resize, domain.pad)
-
-
-@counted.register
-def _(domain: Npy, split: Split) -> Extent | None:
-    files = domain.images
-    chosen = list(dict.fromkeys(files.values())) if split == "whole" else [files[split]] if split in files else []
-    return _joined([_shape(path) for path in chosen])
 
 
 def kept(plan: Plan) -> set[Variant]:
@@ -117,36 +82,3 @@ def _wanted(plan: Plan, variant: Variant) -> str | None:
     except OSError:
         return None  # a file that is missing: the run says so
     return json.dumps([[variant.model, variant.source], weights, made], sort_keys=True)
-
-
-def _joined(shapes: list[tuple[int, ...] | None], resize: tuple[int, int] | None = None, pad: int = 0) -> Extent | None:
-    known = [shape for shape in shapes if shape is not None and len(shape) in (3, 4)]
-    if not known or len(known) < len(shapes):
-        return None
-    height, width = resize or known[0][1:3]
-    return Extent(samples=sum(shape[0] for shape in known), values=3 * (height + 2 * pad) * (width + 2 * pad))
-
-
-def _shape_in_archive(path: Path, member: str) -> tuple[int, ...] | None:
-    try:
-        with zipfile.ZipFile(path) as archive, archive.open(member) as file:
-            return _header(file)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-        return None
-
-
-def _shape(path: Path) -> tuple[int, ...] | None:
-    try:
-        with path.open("rb") as file:
-            return _header(file)
-    except (OSError, ValueError):
-        return None
-
-
-def _header(file: Any) -> tuple[int, ...]:
-    """Return the shape of an array in the .npy format. Raises ValueError where it is none."""
-    from numpy.lib import format as npy
-
-    version = npy.read_magic(file)
-    shape, _, _ = (npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0)(file)
-    return tuple(map(int, shape))

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from robustgate.config import load
 from robustgate.core.catalog import shelf
-from robustgate.core.components import Passes, Samples
+from robustgate.core.components import Extent, Passes, Samples
 from robustgate.core.records import Case
 from robustgate.engine.adversarial import measure_adversarial
-from robustgate.engine.cost import Extent, case_passes, data_of
+from robustgate.engine.cost import case_passes, data_of
 from robustgate.engine.measure import measure_natural
 from robustgate.engine.plan import Plan, make_plan
 from robustgate.engine.stock import extents

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from datetime import date
@@ -14,11 +15,13 @@ import torch
 from PIL import Image
 
 from robustgate.config import load
+from robustgate.core.components import Extent
 from robustgate.core.records import REFERENCE
+from robustgate.domains.domain_benchmark import DomainBenchmark
 from robustgate.domains.image_folder import ImageFolder
+from robustgate.domains.imagenet_v2 import ImagenetV2
 from robustgate.domains.npy import Npy
 from robustgate.domains.npz import Npz
-from robustgate.engine.cost import Extent
 from robustgate.engine.gate import Gate
 from robustgate.engine.plan import make_plan
 from robustgate.engine.stock import counted, kept
@@ -32,6 +35,32 @@ def test_files_are_counted_as_they_are_loaded(tmp_path: Path, split: Any) -> Non
             Image.new("RGB", (9, 12)).save(tmp_path / name / f"{number}.png")
     folder = ImageFolder(root=tmp_path, image_size=8)
     assert counted(folder, split) == Extent(samples=len(folder.load(split)), values=3 * 64)
+
+
+@pytest.mark.parametrize("split", ["train", "calibration", "test", "whole"])
+def test_published_folders_are_counted_as_they_are_loaded(tmp_path: Path, split: Any) -> None:
+    names = (
+        "amazon/images/bike",
+        "amazon/images/mug",
+        "0",
+        "10",
+        "VOC2007/train/2",
+        "VOC2007/test/2",
+        "VOC2007/train/dog",
+    )
+    for place, name in enumerate(names):
+        (tmp_path / name).mkdir(parents=True)
+        for number in range(15 + place):
+            Image.new("RGB", (9, 12)).save(tmp_path / name / f"{number}.png")
+    office = DomainBenchmark(benchmark="office31", root=tmp_path, domain="amazon", image_size=8)
+    voc = DomainBenchmark(benchmark="vlcs", root=tmp_path, domain="VOC2007", image_size=8, splits="published")
+    for domain in (office, voc):
+        assert counted(domain, split) == Extent(samples=len(domain.load(split)), values=3 * 64)
+    for name in ("amazon", "VOC2007"):
+        shutil.rmtree(tmp_path / name)
+    numbered = ImagenetV2(root=tmp_path, image_size=8, short_side=8)
+    assert counted(numbered, split) == (Extent(samples=35, values=3 * 64) if split in ("test", "whole") else None)
+    assert len(numbered.load("test")) == 35
 
 
 @pytest.mark.parametrize("split", ["test", "whole"])
