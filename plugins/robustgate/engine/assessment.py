@@ -29,7 +29,7 @@ def assess(field: Field, names: Sequence[str] = (), within: Sequence[Within] = E
     objectives = _chosen(names or field.usual)
     lacking = {one.name: tuple(_lacks(one, objectives)) for one in field.candidates}
     whole = [one for one in field.candidates if not lacking[one.name]]
-    if not whole:
+    if not whole or not objectives:
         asked = ", ".join(one.name for one in objectives) or "an objective"
         raise ResultsError(f"no variant has {asked}: {_told(field, objectives)}")
     groups = list(_groups(whole, within))

@@ -17,7 +17,8 @@ RUNS = 30
 
 def write_reports(results: Results, place: Path, history_file: Path | None) -> Path:
     """Write results.json into the folder `place`, and the reports; return the path of report.html."""
-    return folder.write_reports(results, place, supplement(results, history_file))
+    written = folder.write_results(results, place)  # first: whatever befalls the rest, it is there
+    return rebuild(written, place, history_file)
 
 
 def rebuild(results: Results, place: Path, history_file: Path | None) -> Path:

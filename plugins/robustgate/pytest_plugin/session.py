@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -72,6 +73,9 @@ class GateSession:
         config.pluginmanager.register(self.live, "robustgate.live")
         self.turns = turns_of(config)
         self.shard = shard_of(config)
+        # What the configuration names may lie beside it, as for the command; last, so that it hides nothing.
+        if str(source.parent) not in sys.path:
+            sys.path.append(str(source.parent))
 
     # What tests use.
 

@@ -12,14 +12,11 @@ from robustgate.reports.supplement import NOTHING, Supplement
 from robustgate.reports.tables import as_csv
 
 
-def write_reports(results: Results, folder: Path, supplement: Supplement = NOTHING) -> Path:
-    """Write results.json into `folder`, and the reports that are made of it; return the path of report.html.
-
-    Of a large run, the pictures of some cases only are written.
-    """
+def write_results(results: Results, folder: Path) -> Results:
+    """Write results.json into `folder`, and return what it holds: of a large run, the pictures of some cases only."""
     results = limited(results)
     results_json.write(results, folder / "results.json")
-    return rebuild(results, folder, supplement)
+    return results
 
 
 def rebuild(results: Results, folder: Path, supplement: Supplement = NOTHING) -> Path:

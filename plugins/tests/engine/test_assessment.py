@@ -182,6 +182,11 @@ def test_names_that_are_no_objectives_are_refused_all_at_once() -> None:
     assert caught.value.problems[:2] == ("no objective 'acuracy' (did you mean 'accuracy'?)", "no objective 'weight'")
 
 
+def test_without_any_figure_there_is_nothing_to_assess() -> None:
+    with pytest.raises(ResultsError, match="^no variant has an objective: of 1, none has any$"):
+        assess(replace(field(candidate("a", None, None)), usual=()))
+
+
 def test_objectives_that_no_variant_has_together_are_refused_with_counts() -> None:
     shown = field(candidate("a", 0.9, None), candidate("b", None, 2.0), candidate("c", 0.9, None))
     with pytest.raises(

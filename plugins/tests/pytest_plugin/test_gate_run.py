@@ -107,6 +107,18 @@ def test_the_last_line_of_a_failure_runs_that_case_alone(tiny, suite) -> None:
         assert "passed" not in again.stdout
 
 
+def test_a_module_beside_the_configuration_is_found_from_anywhere(tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONPATH")
+    command = [str(Path(sys.executable).with_name("pytest")), "--pyargs", "robustness_tests", "-k", "test_clean", "-q"]
+    for words in ((), ("-n", "1")):
+        done = subprocess.run(
+            [*command, "--robustgate-config", str(tiny.folder / "robustgate.toml"), *words],
+            cwd="/", capture_output=True, text=True, check=False, timeout=300,
+            env={**os.environ, "PYTEST_ADDOPTS": f"-p no:cacheprovider --robustgate-report {tiny.folder}/report"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_selection_runs_only_what_it_names_and_says_so(tiny, suite) -> None:
     done = suite("-k", "fp25 and pgd")
     assert done.returncode == 0, done.stdout

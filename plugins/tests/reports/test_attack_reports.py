@@ -14,9 +14,9 @@ import jsonschema
 import pytest
 
 from robustgate.core.records import CaseResult, Picture, Results, Shift
+from robustgate.engine.reporting import write_reports
 from robustgate.reports import curves, html, markdown, pictures, results_json, view
 from robustgate.reports.details import details, notes
-from robustgate.reports.folder import write_reports
 from robustgate.reports.matrix import matrices
 
 HOSTILE = "\"><script>alert('x')</script><img src=x onerror=alert(1)>$\\frac{$&amp;|`'{{ 7 * 7 }}"
@@ -296,7 +296,7 @@ def test_a_large_run_keeps_the_pictures_of_40_cases_the_worst_first(results: Res
     many = with_pictures(results, picture())
     many = changed(many, lambda case: replace(case, details={"fallen": 7}) if attacked(case) else case)
     assert sum(bool(case.pictures) for case in many.cases) == 45
-    page = Page(write_reports(many, tmp_path).read_text())
+    page = Page(write_reports(many, tmp_path, None).read_text())
     written = results_json.load(tmp_path / "results.json")
     kept = [case for case in written.cases if case.pictures]
     lost = [case for case in written.cases if attacked(case) and not case.pictures]

@@ -10,9 +10,9 @@ import pytest
 
 from robustgate.core.records import CaseResult, Results, Shift, Variant
 from robustgate.engine.overall import overall
+from robustgate.engine.reporting import write_reports
 from robustgate.reports import results_json
 from robustgate.reports.corruption_tables import as_latex, as_markdown, corruption_tables
-from robustgate.reports.folder import write_reports
 from robustgate.reports.tables import as_csv
 
 # Rows of the study's tables for CIFAR-10 (methods: paper 4): clean accuracy, corruption accuracy, mCE unrounded,
@@ -197,12 +197,12 @@ def test_hostile_names_show_and_do_nothing_else(results: Results) -> None:
 def test_the_files_are_made_from_results_json_alone_and_taken_away_with_the_corruptions(
     published: Results, tmp_path: Path
 ) -> None:
-    write_reports(published, tmp_path / "first")
-    write_reports(results_json.load(tmp_path / "first" / "results.json"), tmp_path / "second")
+    write_reports(published, tmp_path / "first", None)
+    write_reports(results_json.load(tmp_path / "first" / "results.json"), tmp_path / "second", None)
     for name in ("corruptions.md", "corruptions.csv", "corruptions.tex"):
         text = (tmp_path / "first" / name).read_text()
         assert "76.75" in text
         assert (tmp_path / "second" / name).read_text() == text
     clean = tuple(case for case in published.cases if case.shift.kind == "clean")
-    write_reports(replace(published, cases=clean), tmp_path / "first")
+    write_reports(replace(published, cases=clean), tmp_path / "first", None)
     assert not list((tmp_path / "first").glob("corruptions.*"))

@@ -201,7 +201,7 @@ def written(results: Results, place: Path) -> Path:
         cases = (replace(case, value=0.99) if index % 40 == 30 else case for index, case in enumerate(results.cases))
         history.append(replace(results, run=run, cases=tuple(cases)), place / "history.sqlite")
     history.append(results, place / "history.sqlite")
-    return folder.write_reports(results, place, supplement(results, place / "history.sqlite"))
+    return folder.rebuild(folder.write_results(results, place), place, supplement(results, place / "history.sqlite"))
 
 
 @pytest.fixture(scope="module")
@@ -428,6 +428,6 @@ def test_2000_cases_are_no_burden(see, whole: Results, tmp_path: Path) -> None:
         for case in whole.cases
     ]
     many = replace(whole, cases=tuple(copies[:2000]))
-    file = folder.write_reports(many, tmp_path, supplement(many, None))
+    file = folder.rebuild(folder.write_results(many, tmp_path), tmp_path, supplement(many, None))
     assert file.stat().st_size < 5_000_000
     assert see(file).page.evaluate("document.querySelectorAll('*').length") < 100_000

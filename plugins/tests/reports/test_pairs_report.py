@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from robustgate.core.records import CaseResult, Results, Shift
+from robustgate.engine.reporting import write_reports
 from robustgate.reports import results_json
-from robustgate.reports.folder import write_reports
 from robustgate.reports.pairs import as_latex, as_markdown, pair_tables
 from robustgate.reports.tables import as_csv
 
@@ -196,8 +196,8 @@ def test_a_spreadsheet_takes_no_name_for_a_formula(results: Results, name: str) 
 
 
 def test_the_files_are_made_from_results_json_alone(published: Results, tmp_path: Path) -> None:
-    write_reports(published, tmp_path / "first")
-    write_reports(results_json.load(tmp_path / "first" / "results.json"), tmp_path / "second")
+    write_reports(published, tmp_path / "first", None)
+    write_reports(results_json.load(tmp_path / "first" / "results.json"), tmp_path / "second", None)
     for name in ("pairs.md", "pairs.csv", "pairs.tex"):
         text = (tmp_path / "first" / name).read_text()
         assert "76.64" in text
@@ -205,7 +205,7 @@ def test_the_files_are_made_from_results_json_alone(published: Results, tmp_path
 
 
 def test_a_run_without_pairs_leaves_none_of_an_earlier_run(published: Results, tmp_path: Path) -> None:
-    write_reports(published, tmp_path)
+    write_reports(published, tmp_path, None)
     cases = tuple(replace(case, shift=Shift(kind="clean", name="clean")) for case in published.cases[:1])
-    write_reports(replace(published, cases=cases), tmp_path)
+    write_reports(replace(published, cases=cases), tmp_path, None)
     assert not list(tmp_path.glob("pairs.*"))
