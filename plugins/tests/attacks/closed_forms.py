@@ -76,9 +76,7 @@ class Ground:
 
     def outcome(self, attack: Attack, *, size: int | None = None, seed: int = 7) -> Outcome:
         terms = Terms(size=size)
-        return measure_adversarial(
-            self.subject, self.samples, "case", lambda *_: None, attack, seed, terms=terms
-        )
+        return measure_adversarial(self.subject, self.samples, "case", lambda *_: None, attack, seed, terms=terms)
 
 
 def ground(kind: str, side: int | tuple[int, int] = 4, count: int = 24, seed: int = 2) -> Ground:

@@ -183,7 +183,7 @@ def test_names_that_are_no_objectives_are_refused_all_at_once() -> None:
 
 
 def test_without_any_figure_there_is_nothing_to_assess() -> None:
-    with pytest.raises(ResultsError, match="^no variant has an objective: of 1, none has any$"):
+    with pytest.raises(ResultsError, match=r"^no variant has an objective: of 1, none has any$"):
         assess(replace(field(candidate("a", None, None)), usual=()))
 
 
