@@ -20,7 +20,8 @@ from robustgate.cli.refusal import refusal
 from robustgate.core.errors import ResultsError, RobustgateError, nearest
 from robustgate.reports import figures
 from robustgate.reports.history import History, Run, Series, prune, read
-from robustgate.reports.trends import changes, figure, interval, size, span, step
+from robustgate.reports.trend_charts import changes, figure, interval, size
+from robustgate.reports.trends import span, step
 
 TREND_SCHEMA = "robustgate/trend/1"
 BARS = "▁▂▃▄▅▆▇█"

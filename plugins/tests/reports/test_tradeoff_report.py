@@ -15,9 +15,10 @@ from robustgate.core.records import Results
 from robustgate.engine.assessment import assess
 from robustgate.engine.candidates import OBJECTIVES
 from robustgate.engine.error_table import from_table
-from robustgate.reports import html, tradeoff
+from robustgate.reports import html
 from robustgate.reports.supplement import Supplement
-from robustgate.reports.tradeoff import Chart, trades
+from robustgate.reports.tradeoff import trades
+from robustgate.reports.tradeoff_charts import PLACE, SIZE, Chart
 
 HOSTILE = "\"><script>alert('x')</script><img src=x onerror=alert(1)>$\\frac{$&amp;|`'{{ 7 * 7 }}"
 
@@ -74,7 +75,7 @@ def found() -> Assessment:
 
 def figures_of(chart: Chart) -> list[tuple[float, float]]:
     """What the marks of a chart say, read back from where they lie."""
-    (wide, tall), (left, bottom, across, up) = tradeoff.SIZE, tradeoff.PLACE
+    (wide, tall), (left, bottom, across, up) = SIZE, PLACE
     (x_low, y_low), (x_high, y_high) = chart.scale.low, chart.scale.high
     found = []
     for mark in chart.marks:

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from robustgate.core.records import Results, Verdict
-from robustgate.reports import html, trends
+from robustgate.reports import html, trend_charts, trends
 from robustgate.reports.history import History, Point, Run, Series
 from robustgate.reports.supplement import Supplement
-from robustgate.reports.trends import MOST_CHARTS, Chart, Trends
+from robustgate.reports.trend_charts import Chart
+from robustgate.reports.trends import MOST_CHARTS, Trends
 
 HOSTILE = "\"><script>alert('x')</script><img src=x onerror=alert(1)>$\\frac{$&amp;|`'{{ 7 * 7 }}"
 DATA, OTHER = "d1" * 32, "d2" * 32
@@ -79,7 +80,7 @@ def section(results: Results, history: History) -> str:
 
 def figures_of(chart: Chart) -> list[tuple[float, float]]:
     """What the marks of a chart say, read back from where they lie: the place of the run, and the figure."""
-    (wide, tall), (left, bottom, across, up) = trends.SIZE, trends.PLACE
+    (wide, tall), (left, bottom, across, up) = trend_charts.SIZE, trend_charts.PLACE
     (x_low, y_low), (x_high, y_high) = chart.scale.low, chart.scale.high
     return [
         (
@@ -136,7 +137,9 @@ def test_a_line_breaks_where_the_data_changed_and_a_new_model_is_marked() -> Non
     assert [[pytest.approx(spot, abs=0.02) for spot in half] for half in (spots[:2], spots[2:])] == lines
     ((data, _), (_, top)) = paths(chart, "other data")[0]
     assert data == pytest.approx((spots[1][0] + spots[2][0]) / 2, abs=0.02)
-    assert top == pytest.approx(72 * trends.SIZE[1] * (1 - trends.PLACE[1] - trends.PLACE[3]), abs=0.02)
+    assert top == pytest.approx(
+        72 * trend_charts.SIZE[1] * (1 - trend_charts.PLACE[1] - trend_charts.PLACE[3]), abs=0.02
+    )
     (model,) = paths(chart, "other model")
     assert model[0][0] == pytest.approx(spots[3][0], abs=0.02)
     # The band goes through the ends of the intervals.
