@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from robustgate import __version__
 from robustgate.cli.assess import assess
 from robustgate.cli.baseline import app as baseline
 from robustgate.cli.compare import compare
@@ -40,24 +42,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.add_typer(baseline, name="baseline")
-app.command()(init)
-app.command()(merge)
-app.command()(verdict)
-app.command()(report)
-app.command()(assess)
-app.command()(compare)
-app.command()(trend)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"robustgate {__version__}")
+        raise typer.Exit
 
 
 # In one line: with the options about completion all commands then fit one screen.
 @app.callback(help="A pytest gate for compressed vision models. Example: robustgate plan --names")
-def main(context: typer.Context) -> None:
+def main(
+    context: typer.Context,
+    _version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, hidden=True)] = False,
+) -> None:
     """Let every command import what stands in the current folder: a configuration may name it."""
     context.with_resource(importable(Path.cwd()))
 
 
-@app.command()
 def plan(
     config: ConfigOption = None,
     policy: PolicyOption = None,
@@ -114,7 +116,6 @@ def plan(
             raise refusal(error) from error
 
 
-@app.command()
 def lint(
     config: ConfigOption = None,
     policy: PolicyOption = None,
@@ -143,7 +144,6 @@ def lint(
     raise typer.Exit(1 if found else 0)
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def run(context: typer.Context, config: ConfigOption = None, policy: PolicyOption = None) -> None:
     """Run the gate: pytest on the shipped suite. What follows the options goes to pytest.
 
@@ -158,7 +158,6 @@ def run(context: typer.Context, config: ConfigOption = None, policy: PolicyOptio
     raise typer.Exit(subprocess.run(words, check=False).returncode)  # noqa: S603 - our own interpreter, no shell
 
 
-@app.command()
 def compress(
     variants: Annotated[
         list[str] | None,
@@ -193,7 +192,6 @@ def compress(
     raise typer.Exit(1 if failed else 0)
 
 
-@app.command()
 def schema(
     of: Annotated[str, typer.Argument(metavar="OF", help="results or config", autocompletion=schemas)] = "results",
 ) -> None:
@@ -237,3 +235,24 @@ def _steps(made: Plan, compression: str) -> list[str]:
         if step.finetune is not None:
             steps.append(f"{type(step.finetune).__name__.lower()} fine-tuning")
     return steps if compression != REFERENCE else []
+
+
+# Each with what the list of commands says of it, in the order in which they are met.
+BRIEFLY: dict[Callable[..., None], str] = {
+    init: "Write a first robustgate.toml for what lies here.",
+    plan: "Show what a run would measure and judge, and its cost.",
+    lint: "Name rules that nothing can break or satisfy.",
+    run: "Run the gate: pytest on the shipped suite.",
+    compress: "Build variants ahead of a run, and copy them out.",
+    verdict: "Give a run's exit status again, as pytest gave it.",
+    report: "Make the reports of a run again.",
+    merge: "Put the shards of one run together.",
+    compare: "Say what a release made worse, and what better.",
+    assess: "Show which variants no other beats, and which to take.",
+    trend: "Draw cases, and rules on variants, over the last runs.",
+    schema: "Print a JSON Schema: of results, or for editors.",
+}
+TO_PYTEST = {"allow_extra_args": True, "ignore_unknown_options": True}
+for command, line in BRIEFLY.items():
+    app.command(short_help=line, context_settings=TO_PYTEST if command is run else None)(command)
+app.add_typer(baseline, name="baseline", short_help="Keep a run as the standard of later ones.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -76,3 +77,14 @@ def test_an_example_with_an_unknown_option_would_not_parse() -> None:
 )
 def test_where_it_matters_the_exit_status_is_told(names: tuple[str, ...]) -> None:
     assert "Exit status" in shown(names)
+
+
+def test_the_list_tells_each_command_in_one_whole_line() -> None:
+    listed = shown(()).split("Commands:\n")[1].splitlines()
+    assert len(listed) == len([names for names in EVERY if len(names) == 1])
+    assert all(re.fullmatch(r"  [a-z]+ +[A-Z].*[^.]\.", line) for line in listed), listed
+
+
+def test_the_version() -> None:
+    done = CliRunner().invoke(app, ["--version"])
+    assert (done.exit_code, done.stdout) == (0, f"robustgate {version('robustgate')}\n")
