@@ -35,6 +35,7 @@ from robustgate.engine.judging import Judging
 from robustgate.engine.lint import lint as lint_policies
 from robustgate.engine.plan import Plan
 from robustgate.engine.results import VARIANT_TESTS, rules_of
+from robustgate.reports import figures
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -219,11 +220,11 @@ def _rules(judging: Judging) -> list[str]:
     lines = []
     for rule in judging.policy.case_rules:
         cases = sum(rule in rules for rules in judging.case_rules.values())
-        lines.append(f"{rule.name!r} judges {cases:,} cases")
+        lines.append(f"{rule.name!r} judges {figures.counted(cases, 'case')}")
     for run_rule in judging.policy.run_rules:
         variants = sum(run_rule in rules for rules in judging.run_rules.values())
         searched = sum(run_rule is rule for rule in judging.stability_rules.values())
-        lines.append(f"{run_rule.name!r} judges {variants + searched:,} variants")
+        lines.append(f"{run_rule.name!r} judges {figures.counted(variants + searched, 'variant')}")
     return lines
 
 

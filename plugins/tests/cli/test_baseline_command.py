@@ -165,7 +165,7 @@ def test_without_a_configuration_the_file_must_be_named(tiny, monkeypatch: pytes
     results = tiny.folder / REPORT
     done = accept(results=results)
     assert (done.exit_code, done.stdout) == (4, "")
-    assert "give --config or --output" in done.stderr
+    assert "name one: --config, or the file to write: --output" in done.stderr
     assert accept("--output", "here.json", results=results).exit_code == 0
     assert Path("here.json").exists()
     assert accept("--config", str(tiny.folder / "robustgate.toml"), results=results).exit_code == 0

@@ -51,8 +51,8 @@ def test_plan_counts_cases_variants_and_rules(tiny) -> None:
         "artifacts: 2 to build, 0 kept already",
         "rules:",
         "  'floor' judges 12 cases",
-        "  'holds' judges 1 cases",
-        "  'fits' judges 1 variants",
+        "  'holds' judges 1 case",
+        "  'fits' judges 1 variant",
     ]
 
 

@@ -30,13 +30,20 @@ def test_every_report_is_made_again_byte_for_byte(tiny) -> None:
     written = contents(REPORT)
     assert written.keys() == {*PAGES, "results.json"}
     results = REPORT / "results.json"
-    done = report(str(results), "--output", "again")
+    history = ("--history", "cache/history.sqlite")
+    done = report(str(results), "--output", "again", *history)
     assert (done.exit_code, done.stderr, done.stdout) == (0, "", f"report: {Path('again/report.html')}\n")
     assert contents(Path("again")) == {name: text for name, text in written.items() if name != "results.json"}
     for name in PAGES:
         (REPORT / name).unlink()
-    assert report(str(results)).stdout == f"report: {REPORT / 'report.html'}\n"
+    assert report(str(results), *history).stdout == f"report: {REPORT / 'report.html'}\n"
     assert contents(REPORT) == written
+    # Without a history all is the same but for its section.
+    report(str(results))
+    bare = contents(REPORT)
+    assert {name for name in PAGES if bare[name] != written[name]} == {"report.html"}
+    assert b'id="history"' in written["report.html"]
+    assert b'id="history"' not in bare["report.html"]
 
 
 def test_what_is_no_results_file_is_refused_and_nothing_written(tmp_path: Path) -> None:

@@ -29,10 +29,11 @@ def verdict(*words: str) -> Result:
 
 
 def summary(stdout: str) -> list[str]:
-    """The lines of pytest's closing summary of the gate, without the place of the report."""
+    """The lines of pytest's closing summary of the gate, up to its tables and the place of the report."""
     lines = stdout.splitlines()
     start = next(place for place, line in enumerate(lines) if line.startswith("=") and " robustgate: " in line)
-    end = next(place for place, line in enumerate(lines) if line.startswith("report: "))
+    ends = ("What failed", "What took longest", "report: ")
+    end = next(place for place, line in enumerate(lines) if place > start and line.startswith(ends))
     return [line for line in lines[start + 1 : end] if line]
 
 

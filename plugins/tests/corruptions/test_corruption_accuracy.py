@@ -1,6 +1,6 @@
 """A published network loses on our corruptions what it loses on the published generator's.
 
-95 cells of 1,000 images, those that draw six times: six minutes on one core.
+Cells of 1,000 images, those that draw six times at three of the severities: the measured figures have all 95 cells.
 """
 
 import csv
@@ -66,8 +66,8 @@ def test_accuracy_agrees_with_the_published_generator(name, samples, accuracy, p
     if (name, 1) not in published:
         pytest.skip(f"{name} is not among the published corruptions")
     component = shelf("corruptions").component(name)()
-    tolerance, draws = (EXACT, 1) if name in DETERMINISTIC else (DRAWN, DRAWS)
-    for severity in range(1, 6):
+    tolerance, draws, step = (EXACT, 1, 1) if name in DETERMINISTIC else (DRAWN, DRAWS, 2)
+    for severity in range(1, 6, step):
         seeds = range(severity * draws, (severity + 1) * draws)
         measured = np.mean([accuracy(engine_step(component, samples[0], severity, seed=seed)) for seed in seeds])
         assert measured == pytest.approx(published[name, severity], abs=tolerance), f"{name} at severity {severity}"

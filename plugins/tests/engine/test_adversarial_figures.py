@@ -132,7 +132,7 @@ def samples_of(network: Linear, count: int = 48) -> tuple[Samples, Tensor]:
     return Samples(images=pixels.numpy(), labels=labels, classes=("no", "yes"), names=("",) * count), images
 
 
-def quiet(done: int, total: int) -> None:
+def quiet(*_: object) -> None:
     pass
 
 

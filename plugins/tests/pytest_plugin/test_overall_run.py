@@ -103,7 +103,7 @@ def test_the_plan_names_what_will_be_judged(tiny) -> None:
     tiny.configure(extra=RULES % "0.5")
     told = CliRunner().invoke(app, ["plan", "--names"]).stdout
     assert "'bears corruption' judges 2 variants" in told
-    assert "'keeps its answers' judges 1 variants" in told
+    assert "'keeps its answers' judges 1 variant" in told
     assert [line for line in told.splitlines() if line.startswith("test_overall")] == [
         "test_overall[tiny-none-day]",
         "test_overall[tiny-fp25-day]",

@@ -229,7 +229,7 @@ def test_it_looks_as_on_the_pictures(see, report: Path, width: int, scheme: str)
     # All of the page is in sight at once here: what waits for that gets its true height before the picture is taken.
     page.add_style_tag(content=".heat { content-visibility: visible !important; }")
     file = SCREENSHOTS / f"report-{width}-{scheme}.png"
-    page.screenshot(path=file, full_page=True)
+    page.screenshot(path=file, full_page=True, timeout=120_000)
     # The whole page, no more than a window wide, and not blank.
     with Image.open(file) as picture:
         assert (picture.width, picture.height) == (width, page.evaluate("document.documentElement.scrollHeight"))
