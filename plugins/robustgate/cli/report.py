@@ -24,6 +24,8 @@ def report(
     from robustgate.engine.results import shown_path
     from robustgate.reports.results_json import load
 
+    if history is not None and not history.is_file():
+        raise refusal(f"--history: no such file: {history}")
     try:
         found = load(results)
     except ResultsError as error:

@@ -53,6 +53,11 @@ def test_what_is_no_results_file_is_refused_and_nothing_written(tmp_path: Path) 
     assert not list(tmp_path.iterdir())
 
 
+def test_a_history_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    done = report(str(tmp_path / "absent.json"), "--history", str(tmp_path / "none.sqlite"))
+    assert (done.exit_code, done.stderr) == (4, f"robustgate: --history: no such file: {tmp_path / 'none.sqlite'}\n")
+
+
 def test_help_fits_one_screen() -> None:
     done = CliRunner().invoke(app, ["report", "--help"], terminal_width=80)
     lines = done.stdout.splitlines()
