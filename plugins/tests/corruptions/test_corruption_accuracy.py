@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from robustgate.core.catalog import shelf
+from robustgate.engine.subjects.swift import swift
 from robustgate.zoo import cifar_resnet
 
 # Measured: equal, but for 0.2 points in one cell of defocus_blur. Half a point leaves room for another CPU's sums.
@@ -43,12 +44,22 @@ def accuracy(real_data, samples):
     """A function from uint8 images (1000, 32, 32, 3) to the published ResNet-20's accuracy."""
     network = cifar_resnet(depth=20, num_classes=10)
     network.load_state_dict(load_file(real_data / "weights" / "cifar10_resnet20.safetensors"))
-    network.eval()
+    # Folded and channels last: the same answers but for rounding, in half the time.
+    network = swift(network.eval(), samples[0])
     mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[..., None, None]
 
     @torch.inference_mode()
     def measure(levels):
-        batches = torch.from_numpy(levels).permute(0, 3, 1, 2).float().div(255).sub(mean).div(std).split(50)
+        batches = (
+            torch.from_numpy(levels)
+            .permute(0, 3, 1, 2)
+            .float()
+            .div(255)
+            .sub(mean)
+            .div(std)
+            .contiguous(memory_format=torch.channels_last)
+            .split(50)
+        )
         predicted = torch.cat([network(batch).argmax(dim=1) for batch in batches])
         return (predicted == samples[1]).double().mean().item()
 
