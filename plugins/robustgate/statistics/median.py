@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from robustgate.statistics.proportion import Interval, tail_of
 
@@ -21,7 +21,7 @@ def median_interval(values: Sequence[float], confidence: float) -> Interval:
     """
     tail, n = tail_of(confidence), len(values)
     # So many of the smallest values, and as many of the largest, may lie outside.
-    k = int(np.searchsorted(stats.binom.cdf(np.arange(n), n, 0.5), tail, side="right"))
+    k = int(np.searchsorted(special.bdtr(np.arange(n), n, 0.5), tail, side="right"))
     if not k:
         raise ValueError(f"expected at least {fewest_values(confidence)} values for {confidence:g} confidence, got {n}")
     ordered = sorted(values)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from scipy import optimize, stats
+from scipy import optimize, special
 
 from robustgate.statistics.proportion import Interval, normal_quantile
 
@@ -104,7 +104,9 @@ def mcnemar_p(counts: PairedCounts, method: Literal["mid_p", "exact"] = "mid_p")
     if method not in ("mid_p", "exact"):
         raise ValueError(f"method must be mid_p or exact, got {method!r}")
     fewer, discordant = min(counts.lost, counts.gained), counts.lost + counts.gained
-    two_tails = 2 * float(stats.binom.cdf(fewer, discordant, 0.5))
-    if method == "mid_p":
-        two_tails -= float(stats.binom.pmf(fewer, discordant, 0.5))
-    return min(1.0, two_tails)
+    if discordant == 0:
+        return 1.0
+    up_to = float(special.bdtr(fewer, discordant, 0.5))
+    below = float(special.bdtr(fewer - 1, discordant, 0.5)) if fewer else 0.0
+    # Both tails whole, or each with half of the observed split's own probability.
+    return min(1.0, 2 * up_to if method == "exact" else up_to + below)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from scipy import optimize, stats
+from scipy import optimize, special
 
 from robustgate.statistics.proportion import normal_quantile
 
@@ -68,7 +68,7 @@ def _reach(under_limit: float, under_truth: float, confidence: float, power: flo
     """Return how far the truth must lie from the limit for one sample, given the variance of one under either."""
     if not 0.5 <= power < 1:
         raise ValueError(f"power must be at least 0.5 and below 1, got {power:g}")
-    return normal_quantile(confidence) * math.sqrt(under_limit) + float(stats.norm.ppf(power)) * math.sqrt(under_truth)
+    return normal_quantile(confidence) * math.sqrt(under_limit) + float(special.ndtri(power)) * math.sqrt(under_truth)
 
 
 def _smallest(n: int, largest: float, samples: Callable[[float], float]) -> float:

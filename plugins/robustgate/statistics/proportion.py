@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from scipy import stats
+from scipy import special
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +24,8 @@ def clopper_pearson(successes: int, n: int, confidence: float) -> Interval:
     """
     check_counts(successes, n)
     tail = tail_of(confidence)
-    low = float(stats.beta.ppf(tail, successes, n - successes + 1)) if successes else 0.0
-    high = float(stats.beta.isf(tail, successes + 1, n - successes)) if successes < n else 1.0
+    low = float(special.betaincinv(successes, n - successes + 1, tail)) if successes else 0.0
+    high = float(special.betainccinv(successes + 1, n - successes, tail)) if successes < n else 1.0
     return Interval(low=low, high=high)
 
 
@@ -63,4 +63,4 @@ def tail_of(confidence: float) -> float:
 
 def normal_quantile(confidence: float) -> float:
     """Return how many standard deviations a two-sided normal interval reaches to each side."""
-    return float(stats.norm.isf(tail_of(confidence)))
+    return -float(special.ndtri(tail_of(confidence)))

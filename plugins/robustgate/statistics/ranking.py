@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from robustgate.core.assessments import Ranking
 
@@ -19,6 +18,8 @@ def ranking(figures: ArrayLike, *, maximised: bool, error: float = 0.05) -> Rank
     with fewer than two blocks or three treatments, with a figure missing, and where all are equal in every block.
     Source: Demsar 2006, JMLR 7:1, 3.2.
     """
+    from scipy import stats  # a second to import, and few runs rank
+
     given = np.asarray(figures, dtype=np.float64)
     if given.ndim != 2 or given.shape[0] < 2 or given.shape[1] < 3:
         raise ValueError(f"expected figures of at least 2 blocks and 3 treatments, got an array {given.shape}")
@@ -41,6 +42,8 @@ def ranking(figures: ArrayLike, *, maximised: bool, error: float = 0.05) -> Rank
 
 def _critical_difference(blocks: int, treatments: int, error: float) -> float:
     """Return how far two mean ranks must lie apart, by the range of normal variables."""
+    from scipy import stats
+
     quantile = float(stats.studentized_range.ppf(1 - error, treatments, np.inf)) / math.sqrt(2)
     return quantile * math.sqrt(treatments * (treatments + 1) / (6 * blocks))
 
