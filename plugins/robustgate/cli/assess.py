@@ -102,8 +102,7 @@ def _show(found: Assessment, console: Console) -> None:
     for warning in found.warnings:
         console.print(f"warning: {warning}", style="yellow", highlight=False, markup=False)
     for advice in found.recommendations:
-        place = f"{advice.model or 'all models'} on {advice.source}"
-        told = f"policy {advice.policy}, {place}: take {advice.name or 'none'}: {advice.reason}"
+        told = f"policy {advice.policy}, {advice.place}: take {advice.name or 'none'}: {advice.reason}"
         console.print(told, highlight=False, markup=False)
 
 

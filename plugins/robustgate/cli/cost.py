@@ -8,7 +8,7 @@ from rich.table import Table
 from robustgate.engine.cost import Cost, Minutes, cost
 from robustgate.engine.plan import Plan
 from robustgate.engine.stock import extents, kept
-from robustgate.reports.figures import counted
+from robustgate.reports.figures import counted, minute
 from robustgate.reports.history import History, read
 
 # So many of the last runs are asked how long they took.
@@ -59,5 +59,5 @@ def _minutes(found: Minutes | None) -> str:
     if found is None:
         return "minutes: no run yet to tell them by"
     minutes = f"about {found.minutes:,.0f}" if found.minutes >= 1 else "under 1"
-    started = found.run.started[:16].replace("T", " ")
+    started = minute(found.run.started)
     return f"minutes: {minutes}, by the run of {started} on {found.run.device} ({found.cases:,} of these cases)"

@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from fnmatch import fnmatchcase
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +19,7 @@ from robustgate.cli.refusal import refusal
 from robustgate.core.errors import ResultsError, RobustgateError, nearest
 from robustgate.reports import figures
 from robustgate.reports.history import History, Run, Series, prune, read
-from robustgate.reports.trend_charts import changes, figure, interval, size
+from robustgate.reports.trend_charts import figure, point_rows
 from robustgate.reports.trends import span, step
 
 TREND_SCHEMA = "robustgate/trend/1"
@@ -124,16 +123,11 @@ def _show_one(one: Series, runs: Sequence[Run], console: Console) -> None:
     console.print(
         f"{sparkline(_values(one, runs))}  {one.metric}, {figure(one, min(values))} to {figure(one, max(values))}"
     )
-    of = {run.number: run for run in runs}
     table = Table(box=SIMPLE_HEAD)
     for head in ("run", "started", "figure", "n", "verdict", "also changed"):
         table.add_column(head, justify="right" if head in ("figure", "n") else "left", no_wrap=head == "figure")
-    for before, point in pairwise([None, *one.points]):
-        if point is not None:
-            run = of[point.run]
-            changed = changes(before, point, of) if before else ""
-            started = run.started[:16].replace("T", " ")
-            table.add_row(str(run.number), started, interval(one, point), size(point), point.verdict, changed)
+    for row in point_rows(one, runs):
+        table.add_row(str(row.run), row.started, row.figure, row.size, row.standing.word, row.changed)
     console.print(table)
     if missing := len(runs) - len(one.points):
         console.print(f"{figures.counted(missing, 'run')} did not measure it", style="dim")

@@ -10,7 +10,7 @@ from typing import Any
 from robustgate.config.reader import Reader
 from robustgate.config.values import Model, Step
 from robustgate.core.errors import listing, nearest
-from robustgate.core.records import CONTROL, REFERENCE
+from robustgate.core.records import CONTROL, REFERENCE, is_control
 
 PRESETS = Path(__file__).with_name("presets")
 
@@ -23,7 +23,7 @@ class ChainReader(Reader):
         own: dict[str, list[Step | str]] = {}
         for name, table in tables.items():
             place = f"compressions.{name}"
-            if name == REFERENCE or name.startswith(CONTROL):
+            if name == REFERENCE or is_control(name):
                 self.complain(place, f"the name {REFERENCE!r} and those that begin with {CONTROL!r} are the gate's own")
             own[name] = self._own_steps(table, place)
         for name, steps in own.items():

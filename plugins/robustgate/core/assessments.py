@@ -80,7 +80,7 @@ class Front:
     @property
     def place(self) -> str:
         """Whose front it is: ``resnet18 on amazon``."""
-        return f"{self.model or 'all models'} on {self.source}"
+        return _among(self.model, self.source)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +101,11 @@ class Recommendation:
     name: str | None
     reason: str
 
+    @property
+    def place(self) -> str:
+        """Among which variants: ``resnet18 on amazon``."""
+        return _among(self.model, self.source)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Assessment:
@@ -114,3 +119,7 @@ class Assessment:
     recommendations: tuple[Recommendation, ...]
     rankings: tuple[ObjectiveRanking, ...]
     notes: tuple[str, ...]
+
+
+def _among(model: str | None, source: str) -> str:
+    return f"{model or 'all models'} on {source}"

@@ -419,6 +419,11 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
     return max(verdicts, key=VERDICTS.index, default="incomplete")
 
 
+def is_control(compression: str) -> bool:
+    """Say whether a compression is a control; the configuration keeps their names for them."""
+    return compression.startswith(CONTROL)
+
+
 def is_red(verdict: Verdict, on_undecided: OnUndecided) -> bool:
     """Say whether a verdict fails its test, under a policy that decides so of what is undecided."""
     return verdict not in ("pass", "waived") and not (verdict == "undecided" and on_undecided == "pass")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from robustgate.core.assessments import Candidate, Objective
 from robustgate.core.benchmark import BENCHMARK_CORRUPTIONS, SEVERITIES
-from robustgate.core.records import CONTROL, REFERENCE, CaseResult, OverallRecord, Results, VariantRecord
+from robustgate.core.records import REFERENCE, CaseResult, OverallRecord, Results, VariantRecord, is_control
 from robustgate.rules.mce import corruption_errors
 
 CELLS = tuple((name, severity) for name in BENCHMARK_CORRUPTIONS for severity in SEVERITIES)
@@ -68,7 +68,7 @@ def from_results(results: Results) -> Field:
                 model=overall.model,
                 source=overall.source,
                 compression=overall.compression,
-                is_compressed=overall.compression != REFERENCE and not overall.compression.startswith(CONTROL),
+                is_compressed=overall.compression != REFERENCE and not is_control(overall.compression),
                 figures=comparable({**_outcomes(overall, own), **_costs(records.get(overall.name))}),
                 green=_green(results, overall.name, own),
             )

@@ -76,9 +76,9 @@ class MlflowLog:
         run = client.create_run(experiment, run_name=results.run.id, tags=tags(results)).info.run_id
         params = [entities.Param(name, value) for name, value in parameters(results).items()]
         now = int(time.time() * 1000)
-        legal = {name: value for name, value in metrics(results) if is_legal(name)}
-        refused = sum(not is_legal(name) for name, _ in metrics(results))
-        values = [entities.Metric(name, value, now, 0) for name, value in legal.items()]
+        measured = dict(metrics(results))
+        values = [entities.Metric(name, value, now, 0) for name, value in measured.items() if is_legal(name)]
+        refused = len(measured) - len(values)
         for start in range(0, len(params), PARAMS):
             client.log_batch(run, params=params[start : start + PARAMS])
         for start in range(0, len(values), METRICS):

@@ -96,7 +96,7 @@ def advice(found: Assessment) -> list[Advice]:
     return [
         Advice(
             policy=one.policy,
-            place=f"{one.model or 'all models'} on {one.source}",
+            place=one.place,
             take=label(one.model, by_name[one.name]) if one.name else None,
             reason=f"{one.reason[0].upper()}{one.reason[1:]}.",
         )

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from robustgate.core.files import whole
-from robustgate.reports import drawing
-from robustgate.reports.marks import Label, short
+from robustgate.reports import drawing, figures
+from robustgate.reports.marks import Label
 
 FORMATS = ("svg", "png", "pdf")
 WIDTH, MARGIN = 8.0, 0.32  # inches; the share of the width, on either side, that the names take
@@ -133,7 +133,7 @@ def _names(diagram: Diagram, height: float) -> Iterator[tuple[float, float, str,
     for place, one in enumerate(diagram.order):
         is_better = place < better
         level = below - ROW * ((place if is_better else count - 1 - place) + 1)
-        name, rank = short(diagram.names[one], LONGEST), f"{diagram.mean_ranks[one]:.2f}"
+        name, rank = figures.clipped(diagram.names[one], LONGEST), f"{diagram.mean_ranks[one]:.2f}"
         if is_better:
             yield MARGIN * WIDTH - 0.21, level, "end", f"{name}  {rank}"
         else:

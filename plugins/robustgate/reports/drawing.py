@@ -22,7 +22,7 @@ from html import escape
 from typing import Any
 from xml.etree import ElementTree
 
-from robustgate.core.records import CONTROL, REFERENCE, Results
+from robustgate.core.records import REFERENCE, Results, is_control
 
 # The hues of report.css, and the dashes that tell apart lines of one hue.
 HUES = 6
@@ -69,11 +69,6 @@ class Look:
             "zorder": self.order,
             "clip_on": False,
         }
-
-
-def is_control(compression: str) -> bool:
-    """Say whether a compression is a control; the configuration keeps their names for them."""
-    return compression.startswith(CONTROL)
 
 
 def looks(results: Results) -> dict[str, Look]:

@@ -49,6 +49,16 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def clipped(text: str, most: int) -> str:
+    """Return a text of at most so many characters; one that was cut ends in three dots."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def minute(moment: str) -> str:
+    """Return a moment to the minute: ``2026-11-21 22:38`` of ``2026-11-21T22:38:00+00:00``."""
+    return moment[:16].replace("T", " ")
+
+
 def scaled(number: float) -> str:
     """Return a large number with three digits and K, M or G: ``12.4 M``."""
     for factor, unit in ((1e9, " G"), (1e6, " M"), (1e3, " K")):

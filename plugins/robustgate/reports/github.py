@@ -9,7 +9,6 @@ from typing import Any
 
 from robustgate.core.records import Finding, Results
 from robustgate.reports import figures, policies
-from robustgate.reports.markdown import clipped
 from robustgate.reports.troubles import Trouble, troubles
 
 # GitHub shows the first ten of each kind that a step prints, and no word of the others.
@@ -82,9 +81,9 @@ def _trouble(command: str, trouble: Trouble, source: Source) -> str:
 def _told(command: str, title: str, message: str, source: Source, line: int | None = None) -> str:
     """Return a workflow command. What ends a command, a property or a line in it is escaped as GitHub reads it."""
     place = {"file": source.file, "line": line if source.file else None}
-    named = {**place, "title": clipped(" ".join(title.split()), TITLE)}
+    named = {**place, "title": figures.clipped(" ".join(title.split()), TITLE)}
     listed = ",".join(f"{name}={str(value).translate(PROPERTY)}" for name, value in named.items() if value is not None)
-    return f"::{command} {listed}::{clipped(message, MESSAGE).translate(DATA)}"
+    return f"::{command} {listed}::{figures.clipped(message, MESSAGE).translate(DATA)}"
 
 
 def _shown(command: str, lines: Sequence[str]) -> Iterable[str]:

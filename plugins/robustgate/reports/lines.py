@@ -8,7 +8,7 @@ from itertools import chain
 from math import nan
 from typing import Any
 
-from robustgate.core.records import REFERENCE, CaseResult
+from robustgate.core.records import REFERENCE, CaseResult, is_control
 from robustgate.reports import drawing, figures
 from robustgate.reports.drawing import Look
 
@@ -73,7 +73,7 @@ def told_apart(
     Of too many, only the reference, its controls, the worst by its level and those that break a rule keep their look.
     """
     known = list(names)
-    others = [name for name in known if name != REFERENCE and not drawing.is_control(name)]
+    others = [name for name in known if name != REFERENCE and not is_control(name)]
     named = others
     if len(others) > MOST:
         # Those of which a point is missing have no level, and come after those that do.

@@ -96,11 +96,6 @@ def _folded(summary: str, *parts: str) -> str:
     return "\n\n".join((f"<details><summary>{summary}</summary>", *parts, "</details>"))
 
 
-def clipped(text: str, most: int) -> str:
-    """Return a text of at most so many characters; one that was cut ends in three dots."""
-    return text if len(text) <= most else f"{text[: most - 1]}…"
-
-
 def escape(text: str) -> str:
     """Return outside text so that Markdown shows it as it is, on one line, in a table's cell too."""
     line = " ".join(text.split())
@@ -115,8 +110,8 @@ def fenced(text: str) -> str:
     return f"{fence}sh\n{text}\n{fence}"
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, numbers_from: int) -> str:
-    """Return a table of escaped cells; columns from `numbers_from` on are aligned to the right."""
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, numbers_from: int) -> str:
+    """Return a table of cells that are escaped already; columns from `numbers_from` on are aligned to the right."""
     rule = ["---" if place < numbers_from else "---:" for place in range(len(heads))]
     return "\n".join(f"| {' | '.join(row)} |" for row in (heads, rule, *rows))
 
@@ -130,12 +125,12 @@ def _verdict(results: Results) -> str:
     kind = view.STANDING[run.verdict]
     noun, _, names = policies.named(results).partition(" ")
     measured = f"{figures.count(run.measured)} of {figures.counted(run.planned, 'planned case')} measured"
-    asked = escape(clipped(policies.asked(results), WORDS))
+    asked = escape(figures.clipped(policies.asked(results), WORDS))
     parts = [
         f"# robustgate: {kind.mark} {kind.word}",
-        f"{escape(view.sentence(results))} {noun.capitalize()} **{escape(clipped(names, NAMES))}**, {asked}, "
+        f"{escape(view.sentence(results))} {noun.capitalize()} **{escape(figures.clipped(names, NAMES))}**, {asked}, "
         f"intervals at {level} confidence, {measured}.",
-        _table(["verdict", "cases", "meaning"], counts, numbers_from=1).replace("| ---: | ---: |", "| ---: | --- |"),
+        table(["verdict", "cases", "meaning"], counts, numbers_from=1).replace("| ---: | ---: |", "| ---: | --- |"),
     ]
     return "\n\n".join(parts)
 
@@ -152,10 +147,10 @@ def _cautions(results: Results) -> Section | None:
         for policy in results.run.policies
     ]
     heads = ["policy", "verdict", "asked", "confidence", "findings"]
-    table = [_table(heads, rows, numbers_from=5)] if len(rows) > 1 else []
+    judged = [table(heads, rows, numbers_from=5)] if len(rows) > 1 else []
     short = f"> **cautions: {len(told):,}, policies: {len(rows):,}**"
-    forms = ("\n\n".join([*told, *table]), short)
-    return Section(name="cautions and policies", rank=0, forms=forms) if told or table else None
+    forms = ("\n\n".join([*told, *judged]), short)
+    return Section(name="cautions and policies", rank=0, forms=forms) if told or judged else None
 
 
 def _troubles(found: Sequence[Trouble]) -> Section | None:
@@ -181,7 +176,7 @@ def _more_troubles(found: Sequence[Trouble]) -> Section | None:
 
 
 def _trouble_line(trouble: Trouble) -> str:
-    title, reasons = clipped(trouble.title, NAMES), clipped("; ".join(trouble.reasons), NAMES)
+    title, reasons = figures.clipped(trouble.title, NAMES), figures.clipped("; ".join(trouble.reasons), NAMES)
     return f"- {trouble.standing.mark} {trouble.standing.word}: {escape(title)}: {escape(reasons)}"
 
 
@@ -211,7 +206,7 @@ def _matrices(results: Results) -> Section | None:
 def _matrix(matrix: Matrix) -> str:
     heads = ["compression", *(escape(f"{column.label} {column.note}") for column in matrix.columns)]
     rows = [[escape(row.label), *map(_cell, map(digest, row.cells))] for row in matrix.rows]
-    return f"### {escape(matrix.title)}\n\n{_table(heads, rows, numbers_from=1)}"
+    return f"### {escape(matrix.title)}\n\n{table(heads, rows, numbers_from=1)}"
 
 
 def _cell(found: Digest | None) -> str:
@@ -225,11 +220,11 @@ def _cell(found: Digest | None) -> str:
 
 
 def _overall(results: Results) -> Section | None:
-    table = overall_table(results)
-    if not table.rows:
+    found = overall_table(results)
+    if not found.rows:
         return None
-    rows = [[escape(row.title), *map(escape, row.cells)] for row in table.rows]
-    cells = _table(["variant", *table.heads], rows, numbers_from=1)
+    rows = [[escape(row.title), *map(escape, row.cells)] for row in found.rows]
+    cells = table(["variant", *found.heads], rows, numbers_from=1)
     return _section("Over all shifts", _folded(figures.counted(len(rows), "variant"), OVER_ALL_SHIFTS, cells), rank=6)
 
 
@@ -249,7 +244,7 @@ def _costs(results: Results) -> Section | None:
     if not rows:
         return None
     summary = figures.counted(len(rows), "variant")
-    return _section("Costs", _folded(summary, _table(heads, rows, numbers_from=2)), rank=8)
+    return _section("Costs", _folded(summary, table(heads, rows, numbers_from=2)), rank=8)
 
 
 def _rules(results: Results) -> Section | None:
@@ -268,7 +263,7 @@ def _rules(results: Results) -> Section | None:
         return None
     heads = ["variant", "policy", "rule", "finding", "verdict"]
     summary = figures.counted(len(rules), "finding")
-    return _section("Rules on variants", _folded(summary, _table(heads, rules, numbers_from=5)), rank=7)
+    return _section("Rules on variants", _folded(summary, table(heads, rules, numbers_from=5)), rank=7)
 
 
 def _waivers(results: Results) -> Section | None:
@@ -282,7 +277,7 @@ def _waivers(results: Results) -> Section | None:
     parts = []
     if rows:
         heads = ["policy", "where", "until", "state", "findings", "reason"]
-        parts.append(_folded(figures.counted(len(rows), "waiver"), _table(heads, rows, numbers_from=6)))
+        parts.append(_folded(figures.counted(len(rows), "waiver"), table(heads, rows, numbers_from=6)))
     covered = [f"- {escape(title)}: {escape(view.rule_text(finding))}" for title, finding in view.waived(results)]
     if covered:
         parts.append(_folded(figures.counted(len(covered), "waived finding"), "\n".join(covered)))

@@ -111,11 +111,6 @@ def width(text: str) -> float:
     return FONT * sum(_share(letter) for letter in text)
 
 
-def short(text: str, longest: int = LONGEST) -> str:
-    """Return a name, cut where it is too long to stand in a chart."""
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"
-
-
 def place_labels(
     marks: Sequence[Mark], wishes: Sequence[tuple[int, Sequence[str]]], frame: Box, lines: Sequence[Box] = ()
 ) -> list[Label]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 
 from robustgate.core.records import CaseResult, VariantRecord
-from robustgate.reports import figures
+from robustgate.reports import figures, markdown
 from robustgate.reports.details import notes
 from robustgate.reports.markdown import escape
 
@@ -53,9 +53,8 @@ def as_markdown(title: str, caption: str, tables: Sequence[Table]) -> str:
     """Return a page of Markdown; text from outside is escaped."""
     parts = [f"# {title}", caption]
     for table in tables:
-        rule = ["---" if place < table.texts else "---:" for place in range(len(table.heads))]
         rows = ([*map(escape, row[: table.texts]), *row[table.texts :]] for row in table.rows)
-        parts.append("\n".join(f"| {' | '.join(line)} |" for line in (map(escape, table.heads), rule, *rows)))
+        parts.append(markdown.table([*map(escape, table.heads)], rows, numbers_from=table.texts))
         parts.append("\n".join(f"- {escape(remark)}" for remark in table.remarks))
     return "\n\n".join(filter(None, parts)) + "\n"
 

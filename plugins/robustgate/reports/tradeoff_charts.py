@@ -8,10 +8,10 @@ from itertools import pairwise
 from math import ceil, floor, log10
 
 from robustgate.core.assessments import Candidate
-from robustgate.core.records import CONTROL
-from robustgate.reports import drawing
+from robustgate.core.records import CONTROL, is_control
+from robustgate.reports import drawing, figures
 from robustgate.reports.assessments import shown, title
-from robustgate.reports.marks import SHAPES, Label, Mark, Scale, place_labels, short
+from robustgate.reports.marks import LONGEST, SHAPES, Label, Mark, Scale, place_labels
 
 SIZE, PLACE = (5.6, 3.3), (0.11, 0.14, 0.87, 0.83)
 # Of the sizes, the first that is known.
@@ -69,8 +69,8 @@ class Entry:
     def role(self) -> str:
         """What is to be known of it at once, in a chart."""
         roles = {
-            "reference": not self.one.is_compressed and not drawing.is_control(self.one.compression),
-            "control": drawing.is_control(self.one.compression) and self.one.compression != CONTROL,
+            "reference": not self.one.is_compressed and not is_control(self.one.compression),
+            "control": is_control(self.one.compression) and self.one.compression != CONTROL,
             "recommended": bool(self.policies),
             "knee": self.standing == "knee",
         }
@@ -183,7 +183,7 @@ class Chart:
 
     def _texts(self, entry: Entry) -> list[str]:
         """Return what a variant may be called, what is wished first; the last is its number."""
-        number, name = str(entry.number), short(entry.name)
+        number, name = str(entry.number), figures.clipped(entry.name, LONGEST)
         if len(self.entries) > NAMED and entry.order == 0:
             return [number]
         return [f"{name} ({entry.role})", name, number] if entry.role else [name, number]

@@ -28,8 +28,9 @@ LEAST = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class PointRow:
-    """A point of a series in a table; `changed` says what else is not as it was the time before."""
+    """A point of a series in a table, of the run of that number; `changed` says what else is not as it was before."""
 
+    run: int
     started: str
     figure: str
     size: str
@@ -76,18 +77,7 @@ class Chart:
     @property
     def rows(self) -> list[PointRow]:
         """Each point, the oldest first."""
-        of = {run.number: run for run in self.runs}
-        return [
-            PointRow(
-                started=of[point.run].started[:16].replace("T", " "),
-                figure=interval(self.series, point),
-                size=size(point),
-                standing=STANDING[point.verdict],
-                changed=changes(before, point, of) if before else "",
-            )
-            for before, point in pairwise([None, *self.series.points])
-            if point is not None
-        ]
+        return point_rows(self.series, self.runs)
 
     @property
     def scale(self) -> Scale:
@@ -151,6 +141,23 @@ class Chart:
 
     def _place(self, point: Point) -> int:
         return next(place for place, run in enumerate(self.runs) if run.number == point.run)
+
+
+def point_rows(one: Series, runs: Sequence[Run]) -> list[PointRow]:
+    """Return a row for each point of a series over `runs`, the oldest first."""
+    of = {run.number: run for run in runs}
+    return [
+        PointRow(
+            run=point.run,
+            started=figures.minute(of[point.run].started),
+            figure=interval(one, point),
+            size=size(point),
+            standing=STANDING[point.verdict],
+            changed=changes(before, point, of) if before else "",
+        )
+        for before, point in pairwise([None, *one.points])
+        if point is not None
+    ]
 
 
 def changes(before: Point, point: Point, runs: Mapping[int, Run]) -> str:

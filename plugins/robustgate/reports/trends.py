@@ -27,7 +27,7 @@ class RunRow:
     @property
     def started(self) -> str:
         """When it started, to the minute."""
-        return self.run.started[:16].replace("T", " ")
+        return figures.minute(self.run.started)
 
     @property
     def cases(self) -> str:

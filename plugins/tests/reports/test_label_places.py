@@ -9,7 +9,8 @@ import pytest
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 
-from robustgate.reports.marks import FONT, SHAPES, Box, Label, Mark, Scale, place_labels, short
+from robustgate.reports.figures import clipped
+from robustgate.reports.marks import FONT, SHAPES, Box, Label, Mark, Scale, place_labels
 
 FRAME = (40.0, 10.0, 400.0, 210.0)
 
@@ -100,8 +101,8 @@ def test_figures_lie_where_the_axes_have_them() -> None:
 
 
 def test_long_names_are_cut() -> None:
-    assert short("a" * 30) == "a" * 30
-    assert short("a" * 31) == "a" * 29 + "…"
+    assert clipped("a" * 30, 30) == "a" * 30
+    assert clipped("a" * 31, 30) == "a" * 29 + "…"
 
 
 def test_shapes_are_paths_around_the_origin() -> None:
