@@ -27,6 +27,7 @@ from robustgate.core.components import Samples
 from robustgate.core.files import sha256, write_whole
 from robustgate.core.seeds import derive
 from robustgate.domains.digits import Digits
+from robustgate.engine import course
 from robustgate.training.supervised import Supervised
 from robustgate.zoo.cifar_resnet import cifar_resnet
 
@@ -134,7 +135,7 @@ def train(style: str) -> nn.Module:
         torch.manual_seed(derive(SEED, "initial weights", style))
         network = cifar_resnet(**ARGS)
     samples = Digits(style=style).load("train")  # type: ignore[arg-type]
-    RECIPE.train(Normalised(network), samples, seed=derive(SEED, "training", style), device=torch.device("cpu"))
+    course.train(Normalised(network), RECIPE, samples, seed=derive(SEED, "training", style))
     print(f"{style}: trained on {len(samples):,} images in {time.perf_counter() - started:.0f} s", flush=True)
     return network.eval()
 

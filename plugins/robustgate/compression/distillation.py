@@ -8,12 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from robustgate.compression._classes import count_classes
-from robustgate.core.components import ConstraintKind, Network, Objective, Recipe
+from robustgate.core.components import ConstraintKind, Network, Recipe
 from robustgate.core.errors import CompressionError
+from robustgate.core.losses import softened
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
     from robustgate.core.components import Workshop
 
 __all__ = ["Distillation"]
@@ -83,8 +82,7 @@ class Distillation:
                 f"distillation: the teacher ({self.teacher or chain}) has {taught} classes, "
                 f"the student ({self.student or self.build or chain}) has {told}; expected the same number"
             )
-        workshop.train(student, self.training, self._objective(teacher))
-        return student
+        return workshop.train(student, self.training, softened(teacher, self.temperature, self.alpha))
 
     @property
     def _taught_in_place(self) -> bool:
@@ -95,17 +93,3 @@ class Distillation:
             return workshop.build(self.build, self.args)
         learning = network if self.student is None else workshop.configured(self.student)
         return replace(learning, module=copy.deepcopy(learning.module).eval())
-
-    def _objective(self, teacher: nn.Module) -> Objective:
-        import torch
-        from torch.nn import functional
-
-        def objective(images: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
-            with torch.no_grad():
-                taught = functional.log_softmax(teacher(images) / self.temperature, dim=1)
-            soft = functional.log_softmax(logits / self.temperature, dim=1)
-            divergence = functional.kl_div(soft, taught, reduction="batchmean", log_target=True)
-            hard = functional.cross_entropy(logits, labels)
-            return (1 - self.alpha) * hard + self.alpha * self.temperature**2 * divergence
-
-        return objective

@@ -16,7 +16,7 @@ from robustgate.core.errors import CompressionError, listing
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from robustgate.core.components import Workshop
+    from robustgate.core.components import Materials
 
 __all__ = ["FilterPruning"]
 
@@ -88,7 +88,7 @@ class FilterPruning:
         if self.taylor_images < 1:
             raise ValueError(f"taylor_images must be at least 1, got {self.taylor_images}")
 
-    def apply(self, network: Network, workshop: Workshop) -> Network:
+    def apply(self, network: Network, workshop: Materials) -> Network:
         """Return a smaller copy of the network, after one round. Raises CompressionError where that cannot be."""
         module, example = copy.deepcopy(network.module).eval(), workshop.example
         groups = find_groups(module, example)
@@ -122,7 +122,7 @@ class FilterPruning:
         prune(module, example, edit.payload["history"])
         return module
 
-    def _score(self, module: nn.Module, groups: list[FilterGroup], workshop: Workshop) -> list[list[float]]:
+    def _score(self, module: nn.Module, groups: list[FilterGroup], workshop: Materials) -> list[list[float]]:
         """Return the scores of each group's units."""
         import torch
 
@@ -140,7 +140,7 @@ class FilterPruning:
             }
         return [group.scores(filters).tolist() for group in groups]
 
-    def _taylor(self, module: nn.Module, layers: Mapping[str, nn.Module], workshop: Workshop) -> dict[str, Tensor]:
+    def _taylor(self, module: nn.Module, layers: Mapping[str, nn.Module], workshop: Materials) -> dict[str, Tensor]:
         import torch
         from torch.nn import functional
 

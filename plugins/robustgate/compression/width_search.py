@@ -120,8 +120,7 @@ class WidthSearch:
         else:
             self._propose(candidates, known, workshop.seed)
         winner = candidates.make(candidates.best())
-        workshop.train(winner, self.training)
-        return winner
+        return workshop.train(winner, self.training)
 
     def _propose(self, candidates: _Candidates, known: Point | None, seed: int) -> None:
         """Let the optimizer propose `trials` candidates, the first of them one that is known to fit, and judge them."""
@@ -205,7 +204,7 @@ class _Candidates:
                     f"width_search: {self.search.build} with {dict(self.search.args)} has {told} classes, "
                     f"{self.workshop.model} has {self.classes}; expected the same number"
                 )
-            self.workshop.train(network, self.search.proxy)
+            network = self.workshop.train(network, self.search.proxy)
             self.accuracies[point] = self.workshop.accuracy(network, "calibration")
         return self.accuracies[point]
 

@@ -71,7 +71,8 @@ class ChainReader(Reader):
             self.unknown(place, key, ["steps", "artifact"])
         raw = table.get("steps")
         if not isinstance(raw, list) or not raw:
-            self.complain(f"{place}.steps", "expected a list of at least one { method = ... } or { use = ... }")
+            forms = "{ method = ... }, { use = ... } or { finetune = ... }"
+            self.complain(f"{place}.steps", f"expected a list of at least one {forms}")
             return []
         steps: list[Step | str] = []
         for index, item in enumerate(raw):
@@ -103,12 +104,14 @@ class ChainReader(Reader):
     def _step(self, table: dict[str, Any], place: str) -> list[Step]:
         """Return a step, or one for each of its rounds."""
         method, finetune = table.get("method"), table.pop("finetune", None)
-        component = self.component("compression", table, place, key="method")
         recipe = None
         if finetune is not None:
             recipe = self.component("training", finetune, f"{place}.finetune", key="recipe", default="supervised")
-            if component is not None and component.product == "file" and not hasattr(component, "finish"):
-                self.complain(f"{place}.finetune", f"{method} ends in a file, which cannot be fine-tuned")
+            if not table:
+                return [Step(method=None, component=None, finetune=recipe)]
+        component = self.component("compression", table, place, key="method")
+        if recipe is not None and getattr(component, "product", None) == "file" and not hasattr(component, "finish"):
+            self.complain(f"{place}.finetune", f"{method} ends in a file, which cannot be fine-tuned")
         if component is not None and recipe is None and hasattr(component, "finish"):
             self.complain(place, f"{method} is made by its fine-tuning: give finetune = {{ epochs = ... }}")
         self.check_extra(component, method, place)
@@ -152,7 +155,7 @@ class ChainReader(Reader):
         """Complain of models that a step needs, or has files for, and that the configuration does not have."""
         for step in steps:
             place = f"compressions.{name}"
-            for needed in getattr(step.component, "models", ()):
+            for needed in step.models:
                 self.known(needed, models, place, "model")
                 self._check_sources(needed, models, place)
             files: Mapping[str, Mapping[str, Path]] = getattr(step.component, "files", {})

@@ -13,7 +13,7 @@ from typing import Any
 
 from robustgate.config.chains import ChainReader
 from robustgate.config.policies import PolicyReader, choose
-from robustgate.config.values import Configuration, Corruptions, Gate, Masking, Model, Pair, Shifts
+from robustgate.config.values import Configuration, Corruptions, Gate, Masking, Model, Pair, Shifts, Step
 from robustgate.core.benchmark import BENCHMARK_CORRUPTIONS
 from robustgate.core.catalog import shelf
 from robustgate.core.errors import ConfigurationError, listing
@@ -87,6 +87,7 @@ class _Loader(ChainReader, PolicyReader):
                 self.check_weights(model, f"models.{name}.weights", domains)
         tables = self.with_preset(self.table(self.document.get("compressions", {}), "compressions") or {})
         compressions = self.chains({name: table for name, table, _ in self.tables("compressions", tables)}, models)
+        self.check_domains(compressions, domains)
         shifts = self.read(Shifts, self.document.get("shifts", {}), "shifts")
         named = {name: self.attack(table, place) for name, table, place in self.tables("attacks")}
         attacks, unions = self.unions(named)
@@ -140,6 +141,13 @@ class _Loader(ChainReader, PolicyReader):
             self.check_clean(domain, domains, f"{place}.{domain}")
             if not file.is_file():
                 self.complain(f"{place}.{domain}", f"no such file: {file}")
+
+    def check_domains(self, compressions: Mapping[str, tuple[Step, ...]], domains: Mapping[str, object]) -> None:
+        """Complain of domains that a training looks at, and that are not there or hold no clean images."""
+        for name, steps in compressions.items():
+            for domain in dict.fromkeys(domain for step in steps for domain in step.domains):
+                self.known(domain, domains, f"compressions.{name}", "domain")
+                self.check_clean(domain, domains, f"compressions.{name}")
 
     def attack(self, value: object, place: str) -> Any:
         """Return an attack; of a library's, ``method = "library:name"`` names the library and its attack."""

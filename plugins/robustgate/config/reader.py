@@ -12,10 +12,17 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from pydantic import TypeAdapter, ValidationError
 
 from robustgate.core.catalog import shelf
-from robustgate.core.components import Recipe
+from robustgate.core.components import Attack, Pruning, Recipe
 from robustgate.core.errors import ConfigurationError, listing, nearest
 
 T = TypeVar("T")
+
+# Fields of components that are components: from which shelf, which key names them, and what stands for no name.
+NESTED: dict[object, tuple[str, str, str | None]] = {
+    Recipe: ("training", "recipe", "supervised"),
+    Attack: ("attacks", "method", None),
+    Pruning: ("compression", "method", "filter_pruning"),
+}
 
 
 class Reader:
@@ -79,13 +86,13 @@ class Reader:
         options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
         if isinstance(value, Mapping):
             for option in options:
-                if option is Recipe:
-                    return self.component("training", value, place, key="recipe", default="supervised")
+                if option in NESTED:
+                    return self._nested(option, value, place)
                 if is_dataclass(option):
                     return self.read(option, value, place)  # type: ignore[arg-type]
         if isinstance(value, list) and (members := _members(options)) is not None:
             return tuple(self.value(members, one, f"{place}[{index}]") for index, one in enumerate(value))
-        if Recipe in options:
+        if NESTED.keys() & set(options):
             self.complain(place, f"expected a table, got {_show(value)}")
             return None
         try:
@@ -124,6 +131,16 @@ class Reader:
             return None
         return self.read(cls, table, place)
 
+    def _nested(self, hint: object, value: object, place: str) -> Any:
+        """Return a component that is a field of another."""
+        shelf_name, key, default = NESTED[hint]
+        component = self.component(shelf_name, value, place, key=key, default=default)
+        if hint is Pruning and component is not None and not is_pruning(component):
+            kinds = [name for name in shelf(shelf_name).names if is_pruning(shelf(shelf_name).component(name))]
+            self.complain(f"{place}.{key}", f"no step that training can repeat; those that it can: {listing(kinds)}")
+            return None
+        return component
+
     def check_extra(self, component: object, name: object, place: str) -> None:
         """Complain of a component whose package is not installed."""
         extra = getattr(component, "missing_extra", None)
@@ -136,6 +153,11 @@ class Reader:
         if isinstance(value, dict):
             return {key: self._absolute(item) for key, item in value.items()}
         return value
+
+
+def is_pruning(component: object) -> bool:
+    """Say whether a compression, or its class, goes in rounds that can be made again."""
+    return hasattr(component, "next_round") and hasattr(component, "redo")
 
 
 def _members(options: tuple[Any, ...]) -> Any:
@@ -166,6 +188,6 @@ def _expected(hint: Any) -> str:
         )
     names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
     names |= {Path: "a path", date: "a date"}
-    if origin in (dict, Mapping) or is_dataclass(hint) or hint is Recipe:
+    if origin in (dict, Mapping) or is_dataclass(hint) or hint in NESTED:
         return "a table"
     return names.get(hint, getattr(hint, "__name__", str(hint)))

@@ -23,9 +23,10 @@ from pydantic_core import to_jsonable_python
 from robustgate.config.chains import PRESETS
 from robustgate.config.load import NAME
 from robustgate.config.policies import ONE_OF
+from robustgate.config.reader import is_pruning
 from robustgate.config.values import CaseRule, Corruptions, Gate, Masking, Model, Policy, RunRule, Shifts, Waiver
 from robustgate.core.catalog import shelf
-from robustgate.core.components import Recipe
+from robustgate.core.components import Attack, Pruning, Recipe
 from robustgate.core.records import CONTROL, REFERENCE, WHERE_CASE, WHERE_VARIANT
 
 SCHEMA_ID = "urn:robustgate:config"
@@ -77,7 +78,9 @@ def _named(schema: Schema, least: int = 0) -> Schema:
 
 def _table(cls: type, *, without: Collection[str] = (), **given: Schema) -> Schema:
     """Return the schema of a dataclass's table, where `given` takes the place of what a field's type says."""
-    hints, text = get_type_hints(cls), getdoc(cls) or ""
+    hints = get_type_hints(cls)
+    # What it has from another class, that class's text tells of.
+    text = "\n\n".join(filter(None, map(getdoc, (one for one in cls.__mro__ if is_dataclass(one)))))
     known = [field for field in fields(cls) if field.name not in without]
     properties = {
         field.name: {**_sentences(field.name, text), **(given.get(field.name) or _value(hints[field.name]))}
@@ -101,6 +104,10 @@ def _value(hint: Any) -> Schema:
         return _object({key: _value(args[1]) for key in get_args(args[0])}, [])
     if hint is Recipe:
         return _recipe()
+    if hint is Attack:
+        return _either(_attacks(), {"required": ["method"]})
+    if hint is Pruning:
+        return _either(_prunings(), {})
     return _table(hint) if is_dataclass(hint) and isinstance(hint, type) else TypeAdapter(hint).json_schema()
 
 
@@ -212,6 +219,12 @@ def _recipe() -> Schema:
     return _either(_components("training", "recipe", default="supervised"), {})
 
 
+def _prunings() -> Iterator[Kind]:
+    for condition, table in _components("compression", "method", default="filter_pruning"):
+        if is_pruning(shelf("compression").component(table["title"])):
+            yield condition, table
+
+
 def _corruption_names() -> Schema:
     names = {"type": "array", "items": {"enum": list(shelf("corruptions").names)}}
     return {"anyOf": [names, {"enum": ["benchmark", "all"]}]}
@@ -252,6 +265,7 @@ def _compressions() -> Schema:
 def _steps() -> Iterator[Kind]:
     use = {"description": "The steps of another compression.", "type": "string"}
     yield {"required": ["use"]}, _object({"use": use}, ["use"])
+    yield {"not": {"required": ["method"]}, "required": ["finetune"]}, _object({"finetune": _recipe()}, ["finetune"])
     for condition, table in _components("compression", "method"):
         component = shelf("compression").component(table["title"])
         finishes = hasattr(component, "finish")

@@ -255,11 +255,26 @@ class Policy:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One step of a compression: a method, a fine-tuning after it, or (in a control) the fine-tuning alone."""
+    """One step of a compression: a method, a fine-tuning after it, or a training alone."""
 
     method: str | None
     component: Compression | None
     finetune: Recipe | None
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The names of the models that it needs beside the one that it changes."""
+        return self._asked("models")
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """The names of the domains at whose train split it looks beside the source."""
+        return self._asked("domains")
+
+    def _asked(self, for_what: str) -> tuple[str, ...]:
+        inner = [getattr(self.component, field, None) for field in ("training", "proxy")]
+        named = [name for one in (self.component, self.finetune, *inner) for name in getattr(one, for_what, ())]
+        return tuple(dict.fromkeys(named))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,3 +296,11 @@ class Configuration:
     unions: Mapping[str, Union]
     masking: Masking
     policies: Mapping[str, Policy]
+
+    def judging_split(self, target: str) -> Literal["test", "whole"]:
+        """Return the split of a pair's target that variants are measured on: of one that a training looks at, the test.
+
+        The same for every variant, so that each stays paired with its reference.
+        """
+        steps = (step for chain in self.compressions.values() for step in chain)
+        return "test" if any(target in step.domains for step in steps) else "whole"

@@ -8,7 +8,7 @@ Images are float32 tensors (N, 3, H, W), RGB, in [0, 1]. Normalisation is part o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf, isfinite
 from pathlib import Path
@@ -360,8 +360,8 @@ class ModelFile:
     reading: Reading = Reading()
 
 
-class Workshop(Protocol):
-    """What the engine gives to a compression step."""
+class Materials(Protocol):
+    """What a step or a recipe works on."""
 
     @property
     def example(self) -> Tensor:
@@ -370,6 +370,13 @@ class Workshop(Protocol):
     @property
     def seed(self) -> int:
         """The seed of this step."""
+
+    def samples(self, split: Split) -> Samples:
+        """Return a split of the source domain."""
+
+
+class Workshop(Materials, Protocol):
+    """What the engine gives to a compression step."""
 
     @property
     def folder(self) -> Path:
@@ -383,9 +390,6 @@ class Workshop(Protocol):
     def source(self) -> str:
         """The name of its source domain."""
 
-    def samples(self, split: Split) -> Samples:
-        """Return a split of the source domain."""
-
     def configured(self, model: str) -> Network:
         """Return another model of the configuration, uncompressed, with its weights for the same source domain."""
 
@@ -395,10 +399,10 @@ class Workshop(Protocol):
     def build(self, build: str, args: Mapping[str, Any]) -> Network:
         """Build an untrained network by a factory, with the model's normalisation."""
 
-    def train(self, network: Network, recipe: Recipe, objective: Objective | None = None) -> None:
-        """Train `network` in place on the source domain's train split, under its constraints.
+    def train(self, network: Network, recipe: Recipe, objective: Objective | None = None) -> Network:
+        """Return `network` trained, mostly in place, on the source domain's train split, under its constraints.
 
-        The default objective is cross-entropy.
+        The default objective is cross-entropy. A recipe that prunes gives back another, smaller network.
         """
 
 
@@ -469,19 +473,104 @@ class Restructuring(Compression, Protocol):
         """Repeat on a freshly built module the structural change that `edit` describes."""
 
 
+class Pruning(Protocol):
+    """A compression that a recipe can apply on its way: in `rounds`, each of which makes the network a bit smaller.
+
+    Its changes are edits, so that a training which was broken off makes them again before it goes on.
+    """
+
+    @property
+    def rounds(self) -> int:
+        """In how many rounds the target is reached."""
+
+    def apply(self, network: Network, workshop: Materials) -> Network:
+        """Return a smaller copy of the network, after one round. Raises CompressionError where that cannot be."""
+
+    def next_round(self) -> Pruning | None:
+        """Return what goes on where this round stops, or None after the last round."""
+
+    @staticmethod
+    def redo(module: nn.Module, edit: Edit, example: Tensor) -> nn.Module:
+        """Repeat on a module of the same structure the change that `edit` describes."""
+
+
+class Stateful(Protocol):
+    """What can be written down at the end of an epoch, and goes on from there."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return tensors, numbers and texts, in dicts and lists: all that the coming epochs depend on."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Become what `state` says."""
+
+
+class Course(Materials, Protocol):
+    """What the engine gives to a recipe."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is, and is trained."""
+
+    @property
+    def objective(self) -> Objective | None:
+        """A loss of a compression's own, which takes the place of the recipe's cross-entropy."""
+
+    def unlabelled(self, domain: str) -> Images:
+        """Return the images of another domain's train split, without their labels. Raises DomainError."""
+
+    def teacher(self, model: str | None) -> Network:
+        """Return a model of the configuration, uncompressed, for the same source domain; None is the variant's own."""
+
+    def epochs(self, count: int, state: Stateful) -> Iterator[int]:
+        """Yield the epochs from 0 to `count` - 1 that are still to be trained.
+
+        After each, `state` is kept; where an earlier attempt was broken off, `state` is first made what it was at the
+        end of the last epoch that was kept. Raises CompressionError where the loss, as told, is no finite number.
+        """
+
+    def tell(self, share: float, loss: Tensor) -> None:
+        """Take note, after each step, of the share of all steps that are done, and of the step's loss."""
+
+    def perturbed(self, network: Network, images: Tensor, labels: Tensor, attack: Attack, draw: int) -> Tensor:
+        """Return the last points (N, 3, H, W) that `attack` asks about when it attacks `images` under `labels`.
+
+        That is where a gradient attack ends, whether it fooled on its way or not. The network is asked in eval mode.
+        Random starts depend on the step's seed and `draw` alone.
+        """
+
+    def corrected(self, network: Network, attack: Attack) -> tuple[Samples, NDArray[np.int64]]:
+        """Return the train split with its misclassified samples moved until `network` classifies them right.
+
+        `attack` is turned round: it looks for the nearest image that is taken for its label. Images stay uint8, and
+        a sample counts as corrected if it is right after rounding; one that is not stays as it was. Also returns the
+        indices of those that were corrected.
+        """
+
+
 class Recipe(Protocol):
     """A component of training/: how a network is trained."""
 
-    def train(
-        self,
-        module: nn.Module,
-        samples: Samples,
-        *,
-        seed: int,
-        device: torch.device,
-        objective: Objective | None = None,
-    ) -> None:
-        """Train `module` in place; it is in eval mode afterwards. Touches no global random stream."""
+    def train(self, network: Network, course: Course) -> Network:
+        """Train `network` in place and return it, in eval mode; a recipe that prunes returns a smaller one.
+
+        Touches no global random stream.
+        """
+
+
+class Compressing(Recipe, Protocol):
+    """A recipe that makes the network smaller as it trains it."""
+
+    @property
+    def control(self) -> Recipe:
+        """The same training of a network that keeps its size."""
+
+
+class Adapting(Recipe, Protocol):
+    """A recipe that looks at images of other domains. Of such a domain, only the test split judges."""
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """The names of the domains whose train split it looks at."""
 
 
 class VariantRule(Protocol):

@@ -1,16 +1,17 @@
 """The losses that attacks climb: each takes labels and gives a function of the logits, one value a sample.
 
-Higher is closer to a wrong decision. Only tensor methods and torch's own loss: torch is imported where it is used.
+Higher is closer to a wrong decision. Below them the loss by which a network learns from another. Only tensor methods
+and torch's own losses: torch is imported where it is used.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from robustgate.core.components import Loss
+from robustgate.core.components import Loss, Objective
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 
 def cross_entropy(labels: Tensor) -> Loss:
@@ -86,3 +87,21 @@ def dlr_targeted(labels: Tensor, targets: Tensor) -> Loss:
         return difference / (top[:, 0] - (top[:, 2] + top[:, -1]) / 2 + 1e-12)
 
     return loss
+
+
+def softened(teacher: nn.Module, temperature: float, alpha: float) -> Objective:
+    """Return the loss of a student who learns from a teacher's softened outputs (Hinton et al. 2015, arXiv 1503.02531).
+
+    (1 - alpha) CE(z_s, y) + alpha T^2 KL(softmax(z_t / T) || softmax(z_s / T)); both see the same images.
+    """
+    import torch
+    from torch.nn import functional
+
+    def objective(images: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+        with torch.no_grad():
+            taught = functional.log_softmax(teacher(images) / temperature, dim=1)
+        soft = functional.log_softmax(logits / temperature, dim=1)
+        divergence = functional.kl_div(soft, taught, reduction="batchmean", log_target=True)
+        return (1 - alpha) * functional.cross_entropy(logits, labels) + alpha * temperature**2 * divergence
+
+    return objective

@@ -35,6 +35,7 @@ from robustgate.core.seeds import derive
 from robustgate.engine import networks, subjects
 from robustgate.engine.bench import Bench, isolated
 from robustgate.engine.constraints import check_kept
+from robustgate.engine.course import Pupil, unheard
 from robustgate.engine.data import Library, as_tensor
 from robustgate.engine.facts import file_facts, torch_facts
 from robustgate.engine.identity import component_identity, parameters_of, source_of
@@ -81,7 +82,9 @@ class Foundry:
         store: Store,
         library: Library,
         device: torch.device,
+        pupil: Pupil = unheard,
     ) -> None:
+        self.pupil = pupil
         self.configuration = configuration
         self.chains = chains
         self.store = store
@@ -152,7 +155,14 @@ class Foundry:
         }
         if steps:
             identity["data"] = [self._digest(variant.source, split) for split in ("train", "calibration")]
-        return self.store.entry("artifacts", identity, lambda place: self._build(place, variant, steps))
+        kept = self.store.place("trainings", identity)
+        try:
+            entry = self.store.entry("artifacts", identity, lambda place: self._build(place, variant, steps, kept))
+        except RobustgateError:
+            shutil.rmtree(kept, ignore_errors=True)  # it would fail again just so
+            raise
+        shutil.rmtree(kept, ignore_errors=True)  # what is built needs its epochs no more
+        return entry
 
     def _digest(self, source: str, split: Split) -> str | None:
         try:
@@ -160,12 +170,12 @@ class Foundry:
         except DomainError:
             return None  # a domain need not have a split that no step uses; one that does will say so itself
 
-    def _build(self, folder: Path, variant: Variant, steps: tuple[Step, ...]) -> None:
+    def _build(self, folder: Path, variant: Variant, steps: tuple[Step, ...], kept: Path) -> None:
         began = time.perf_counter()
         seed = derive(self.configuration.gate.seed, "step", variant.model, variant.source, len(steps))
         with isolated(seed), tempfile.TemporaryDirectory() as scratch:
             if steps:
-                product = self._apply(variant, steps, Bench(self, variant, seed, Path(scratch)))
+                product = self._apply(variant, steps, Bench(self, variant, seed, Path(scratch), kept))
             else:
                 model, example = self.configuration.models[variant.model], self.example(variant.source).cpu()
                 product = networks.load_reference(model, variant.model, variant.source, example)
@@ -210,14 +220,15 @@ class Foundry:
             # The k-th fine-tuning of a compression and of its control have the same seed, hence the same batches.
             place = sum(one.finetune is not None for one in earlier)
             seed = derive(self.configuration.gate.seed, "finetune", variant.model, variant.source, place)
-            Bench(self, variant, seed, bench.folder).train(product, step.finetune)
+            product = Bench(self, variant, seed, bench.folder, bench.kept / "finetune").train(product, step.finetune)
         return component.finish(product, bench) if hasattr(component, "finish") else product
 
     def _step_identity(self, step: Step, source: str) -> Any:
         own = getattr(step.component, "build", None)  # a step that has a factory of its own, as distillation has
         factory = source_of(import_factory(own)) if isinstance(own, str) else None
-        borrowed = [self._model_identity(name, source) for name in getattr(step.component, "models", ())]
-        return [component_identity(step.component), component_identity(step.finetune), factory, borrowed]
+        borrowed = [self._model_identity(name, source) for name in step.models]
+        seen = [self._digest(name, "train") for name in step.domains]
+        return [component_identity(step.component), component_identity(step.finetune), factory, borrowed, seen]
 
     def _model_identity(self, name: str, source: str) -> Any:
         model = self.configuration.models[name]

@@ -16,6 +16,7 @@ from robustgate.core.errors import CompressionError
 from robustgate.core.records import Variant
 from robustgate.engine import networks
 from robustgate.engine.constraints import held
+from robustgate.engine.course import Course, Surroundings
 from robustgate.engine.data import as_tensor
 
 if TYPE_CHECKING:
@@ -25,13 +26,15 @@ BATCH = 250
 
 
 class Bench:
-    """The `Workshop` of one step."""
+    """The `Workshop` of one step; `kept` is where it keeps the epochs of its trainings."""
 
-    def __init__(self, foundry: Foundry, variant: Variant, seed: int, folder: Path) -> None:
+    def __init__(self, foundry: Foundry, variant: Variant, seed: int, folder: Path, kept: Path) -> None:
         self.foundry = foundry
         self.variant = variant
         self.seed = seed
         self.folder = folder
+        self.kept = kept
+        self._trainings = 0
 
     @property
     def example(self) -> Tensor:
@@ -76,14 +79,27 @@ class Bench:
         module = networks.build(architecture, self.example.cpu()).to(self.foundry.device)
         return Network(module=module, architecture=architecture)
 
-    def train(self, network: Network, recipe: Recipe, objective: Objective | None = None) -> None:
-        """Train `network` in place on the source domain's train split, under its constraints."""
-        device = self.foundry.device
+    def train(self, network: Network, recipe: Recipe, objective: Objective | None = None) -> Network:
+        """Return `network` trained on the source domain's train split, under its constraints.
+
+        A training that was broken off goes on: its epochs are kept in a folder of its own, the k-th of this step.
+        """
+        surroundings = Surroundings(
+            samples=self.samples,
+            unlabelled=lambda domain: self.foundry.library.samples(domain, "train"),
+            teacher=lambda model: self.configured(model or self.model),
+            folder=self.kept / str(self._trainings),
+            pupil=self.foundry.pupil,
+        )
+        self._trainings += 1
+        doing = f"{self.variant.name}: {type(recipe).__name__.lower()}"
+        course = Course(surroundings, example=self.example, seed=self.seed, doing=doing, objective=objective)
         with held(network):
-            recipe.train(network.module, self.samples("train"), seed=self.seed, device=device, objective=objective)
-        bad = [key for key, value in network.module.state_dict().items() if not value.isfinite().all()]
+            trained = recipe.train(network, course)
+        bad = [key for key, value in trained.module.state_dict().items() if not value.isfinite().all()]
         if bad:
             raise CompressionError(f"training diverged: {bad[0]!r} holds NaN or infinity; lower lr")
+        return trained
 
 
 @contextmanager

@@ -227,7 +227,7 @@ class Measurements:
     def _target(self, case: Case) -> tuple[str, DataPart] | None:
         """Return the domain, and the part of it, that a case is measured on; None for its source's test split."""
         if case.shift.target is not None:
-            return case.shift.target, "whole"
+            return case.shift.target, self.plan.configuration.judging_split(case.shift.target)
         stored = self.plan.configuration.stored.get(case.variant.source)
         if stored is None or case.shift.corruption is None:
             return None

@@ -143,7 +143,7 @@ def _controls(configuration: Configuration) -> tuple[dict[str, str], dict[str, t
     """Return each fine-tuned compression's control, and the controls' chains; the same fine-tuning is one control."""
     recipes: dict[tuple[Recipe, ...], list[str]] = {}
     for name, steps in configuration.compressions.items():
-        finetunes = tuple(step.finetune for step in steps if step.finetune is not None)
+        finetunes = tuple(getattr(one, "control", one) for step in steps if (one := step.finetune) is not None)
         if finetunes:
             recipes.setdefault(finetunes, []).append(name)
     controls: dict[str, str] = {}
@@ -165,7 +165,9 @@ def _shifts(configuration: Configuration, variant: Variant) -> list[Shift]:
     shifts = [Shift(kind="clean", name="clean")]
     for source, target in configuration.pairs:
         if source == variant.source:
-            shifts.append(Shift(kind="domain_shift", name=f"{source}_to_{target}", target=target))
+            looked_at = configuration.judging_split(target) == "test"
+            detail = "its test split: a training looks at the others" if looked_at else None
+            shifts.append(Shift(kind="domain_shift", name=f"{source}_to_{target}", target=target, detail=detail))
     stored = configuration.stored.get(variant.source)
     detail = f"stored benchmark {stored}" if stored else None
     for corruption in configuration.corruptions:

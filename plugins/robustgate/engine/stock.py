@@ -23,7 +23,7 @@ def extents(plan: Plan) -> dict[Data, Extent]:
     for place in dict.fromkeys(data_of(plan, case) for case in plan.cases):
         source, target, corruption, _ = place
         if corruption is None:  # a stored benchmark's files are looked for, and not opened
-            extent = counted(domains[target or source], "whole" if target else "test")
+            extent = counted(domains[target or source], plan.configuration.judging_split(target) if target else "test")
             if extent is not None:
                 found[place] = extent
     return found

@@ -37,7 +37,8 @@ from robustgate.compression.quantization_aware_training import QuantizationAware
 from robustgate.compression.static_quantization import StaticQuantization
 from robustgate.core.components import Architecture, Constraint, Network, Samples
 from robustgate.core.errors import CompressionError
-from robustgate.engine.constraints import check_kept, held
+from robustgate.engine import course
+from robustgate.engine.constraints import check_kept
 from robustgate.training.supervised import Supervised
 from robustgate.twin.graph import Twin
 
@@ -62,10 +63,7 @@ def train(network: Network, lr: float = 0.01) -> None:
     images = noisy_images(64)
     labels = np.random.default_rng(0).integers(0, 5, len(images))
     samples = Samples(images=images, labels=labels, classes=tuple("abcde"), names=("drawn",) * len(images))
-    with held(network):
-        Supervised(epochs=1, lr=lr, batch_size=16).train(
-            network.module, samples, seed=0, device=torch.device("cpu"), objective=None
-        )
+    course.train(network.module, Supervised(epochs=1, lr=lr, batch_size=16), samples, constraints=network.constraints)
 
 
 @pytest.fixture(scope="module")
@@ -294,9 +292,7 @@ def test_a_resnet20_computes_as_its_file_before_and_after_training(real_data, tm
                 classes=tuple("abcdefghij"),
                 names=("cifar10",) * len(train_images),
             )
-            Supervised(epochs=1, lr=0.002, batch_size=64).train(
-                simulated.module, samples, seed=0, device=torch.device("cpu")
-            )
+            course.train(simulated.module, Supervised(epochs=1, lr=0.002, batch_size=64), samples)
         path = method.finish(simulated, bench(tmp_path / when, train_images)).path
         logits, found = logits_of_module(simulated.module, images), logits_of_file(path, images)
         agreement, accuracy = np.mean(logits.argmax(1) == found.argmax(1)), np.mean(found.argmax(1) == labels)

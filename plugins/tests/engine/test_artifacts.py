@@ -18,11 +18,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from robustgate.config import load
+from robustgate.core.components import Network
 from robustgate.core.errors import CompressionError, DomainError, ModelError
 from robustgate.core.records import Variant, VariantRecord
 from robustgate.core.seeds import derive
+from robustgate.engine import course
 from robustgate.engine.artifacts import WEIGHTS
 from robustgate.engine.bench import Bench
+from robustgate.engine.course import Course
 from robustgate.engine.facts import file_facts
 from robustgate.engine.gate import Gate
 from robustgate.engine.plan import make_plan
@@ -87,12 +90,15 @@ class Trainings:
         self.seen: list[tuple[int, list[bytes]]] = []
         train = Supervised.train
 
-        def watched(recipe: Supervised, module: nn.Module, samples: Any, *, seed: int, **options: Any) -> None:
+        def watched(recipe: Supervised, network: Network, course: Course) -> Network:
             batches: list[bytes] = []
-            hook = module.register_forward_pre_hook(lambda _, inputs: batches.append(inputs[0].numpy().tobytes()))
-            train(recipe, module, samples, seed=seed, **options)
+            hook = network.module.register_forward_pre_hook(
+                lambda _, inputs: batches.append(inputs[0].numpy().tobytes())
+            )
+            train(recipe, network, course)
             hook.remove()
-            self.seen.append((seed, batches))
+            self.seen.append((course.seed, batches))
+            return network
 
         monkeypatch.setattr(Supervised, "train", watched)
 
@@ -124,7 +130,7 @@ def test_a_control_is_the_reference_with_the_fine_tuning_alone(tiny) -> None:
     reference = gate.foundry._network(gate.foundry.artifact(variant("none")).folder, variant("none"))
     recipe = gate.plan.chains["tuned"][0].finetune
     seed = derive(0, "finetune", "tiny", "day", 0)
-    recipe.train(reference.module, gate.library.samples("day", "train"), seed=seed, device=torch.device("cpu"))
+    course.train(reference.module, recipe, gate.library.samples("day", "train"), seed=seed)
     expected = reference.module.state_dict()
     assert control.keys() == expected.keys()
     assert all(torch.equal(value, expected[key]) for key, value in control.items())
@@ -146,9 +152,10 @@ def test_a_reloaded_variant_answers_to_the_last_bit_as_it_did_when_it_was_built(
     built: list[Tensor] = []
     train = Bench.train
 
-    def watched(bench: Bench, network: Any, *options: Any) -> None:
-        train(bench, network, *options)
-        built.append(network.module(images).detach())
+    def watched(bench: Bench, network: Any, *options: Any) -> Network:
+        trained = train(bench, network, *options)
+        built.append(trained.module(images).detach())
+        return trained
 
     monkeypatch.setattr(Bench, "train", watched)
     assert torch.equal(gate.subject(variant("twice")).logits(images), built[-1])
@@ -237,7 +244,7 @@ def test_a_quantized_resnet_has_the_weights_of_its_folded_convolutions(tiny) -> 
 
 def test_divergence_is_an_error_that_leaves_nothing_behind(tiny, tmp_path_factory) -> None:
     gate = gate_of(tiny, extra=CHAINS.replace("lr = 0.01", "lr = 1e30"))
-    with pytest.raises(CompressionError, match=r"tiny-tuned-day: training diverged: '.*' holds NaN or inf.*; lower lr"):
+    with pytest.raises(CompressionError, match=r"tiny-tuned-day: training diverged: the loss of epoch 1 holds NaN or inf.*; lower lr"):
         record(gate, "tuned")
     assert len(entries(tiny)) == 1  # the reference, which is whole
     assert record(gate_of(tiny), "tuned").parameters == 17

@@ -23,6 +23,7 @@ from robustgate.core.records import Case, CaseResult
 from robustgate.domains.digits import Digits
 from robustgate.domains.npz import Npz
 from robustgate.engine.adversarial import Terms
+from robustgate.engine.course import train
 from robustgate.engine.draws import SampleDraws
 from robustgate.engine.gate import Gate
 from robustgate.engine.judge_masking import CHECKS
@@ -108,8 +109,7 @@ def student() -> nn.Module:
         return functional.kl_div(soft, taught, reduction="batchmean", log_target=True)
 
     recipe = Supervised(epochs=3, lr=0.1, batch_size=16, shift=0)
-    recipe.train(module, digits(split="train"), seed=0, device=CPU, objective=objective)
-    return module
+    return train(module, recipe, digits(split="train"), objective=objective)
 
 
 def measure(module: nn.Module, checks: MaskingChecks = LINF, samples: Samples | None = None, **given: Any) -> Outcome:

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from robustgate.core.components import Samples
-from robustgate.training.supervised import Supervised, share_of_peak
+from robustgate.engine.course import train
+from robustgate.training._descent import share_of_peak
+from robustgate.training.supervised import Supervised
 
-CPU = torch.device("cpu")
 SIZE = 6
 
 
@@ -58,7 +59,7 @@ def network(seed: int = 0, dropout: float = 0.0) -> nn.Module:
 def trained(recipe: Supervised, seed: int, *, global_seed: int = 0, dropout: float = 0.5) -> dict[str, Tensor]:
     module = network(dropout=dropout)
     torch.manual_seed(global_seed)
-    recipe.train(module, sides(), seed=seed, device=CPU)
+    train(module, recipe, sides(), seed=seed)
     return module.state_dict()
 
 
@@ -83,20 +84,20 @@ def test_the_global_stream_is_as_it_was() -> None:
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
-    Supervised(epochs=1, batch_size=16).train(module, sides(), seed=0, device=CPU)
+    train(module, Supervised(epochs=1, batch_size=16), sides())
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_a_separable_problem_is_learnt() -> None:
     module = network()
     assert accuracy(module.eval(), sides()) < 0.7
-    Supervised(epochs=8, batch_size=16, shift=0).train(module, sides(), seed=0, device=CPU)
+    train(module, Supervised(epochs=8, batch_size=16, shift=0), sides())
     assert accuracy(module, sides()) == 1.0
 
 
 def test_the_network_is_left_in_eval_mode_and_without_gradients() -> None:
     module = network()
-    Supervised(epochs=1).train(module, sides(), seed=0, device=CPU)
+    train(module, Supervised(epochs=1), sides())
     assert not any(part.training for part in module.modules())
     assert all(parameter.grad is None for parameter in module.parameters())
 
@@ -118,7 +119,7 @@ class Watched(nn.Module):
 
 def watched(recipe: Supervised, samples: Samples, **options) -> Watched:
     module = Watched().eval()
-    recipe.train(module, samples, seed=3, device=CPU, **options)
+    train(module, recipe, samples, seed=3, **options)
     return module
 
 
@@ -198,7 +199,7 @@ def steps_of(recipe: Supervised, gradients: Callable[[int], float], count: int) 
             return self.weight
 
     module = Scalar()
-    recipe.train(module, sides(8), seed=0, device=CPU, objective=lambda _i, logits, _l: logits * gradients(next(step)))
+    train(module, recipe, sides(8), objective=lambda _i, logits, _l: logits * gradients(next(step)))
     return [*weight[1:], module.weight.item()]
 
 
@@ -237,7 +238,7 @@ def test_labels_are_smoothed() -> None:
     module = Watched()
     module.weight.data = weight.detach().clone()
     recipe = Supervised(epochs=1, batch_size=8, lr=0.1, momentum=0.5, weight_decay=0.0, label_smoothing=0.2)
-    recipe.train(module, samples_of(sides(8).images, np.zeros(8)), seed=0, device=CPU)
+    train(module, recipe, samples_of(sides(8).images, np.zeros(8)))
     torch.testing.assert_close(module.weight.detach(), weight.detach() - 0.1 * 1.5 * weight.grad)
 
 
