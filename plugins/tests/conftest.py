@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+
+from robustgate.config import load
+from robustgate.engine.gate import Gate
+from robustgate.engine.plan import make_plan
+from robustgate.engine.results import Circumstances, assemble, key
+from robustgate.reports.results_json import write
 
 pytest_plugins = ["pytester"]
 
@@ -87,6 +95,32 @@ where = { compression = "fp*", kind = "clean" }
 max_drop = 0.3
 """
 
+RED_CONFIGURATION = """
+[gate]
+cache = "cache"
+
+[domains.day]  # its splits
+kind = "npz"
+files = { FILES }
+
+[models.tiny]
+build = "tiny_network:net"
+normalize = "inside"
+weights = { day = "tiny.safetensors" }
+
+# One filter is left.
+[compressions.fp75]
+steps = [{ method = "filter_pruning", ratio = 0.75 }]  # as it ships
+
+[masking]
+enabled = false
+
+[policies.edge]
+[[policies.edge.rules]]
+name = "floor"
+min = 0.9  # of the images
+"""
+
 
 @dataclass(frozen=True)
 class TinyProject:
@@ -116,11 +150,51 @@ class TinyProject:
         }
         save_file(state, self.folder / "tiny.safetensors")
 
+    def write_red(self, extra: str = "", *changes: tuple[str, str]) -> Path:
+        """Write a gate that a training can mend: pruned to one filter, everything is dark; splits share no image.
+
+        Returns the configuration, with texts replaced and `extra` at its end.
+        """
+        rng = np.random.default_rng(0)
+        for split, levels in {"train": np.tile(self.day, 4), "calibration": self.day, "test": self.day}.items():
+            noise = rng.integers(-9, 10, (len(levels), 8, 8, 3)) - 0.5 * (split == "test")
+            images = np.clip(levels[:, None, None, None] + noise, 0, 255).astype(np.uint8)
+            labels = (levels > 127).astype(np.int64)
+            np.savez(self.folder / f"{split}.npz", images=images, labels=labels, classes=np.array(["dark", "bright"]))
+        files = 'train = "train.npz", calibration = "calibration.npz", test = "test.npz"'
+        text = RED_CONFIGURATION.replace("FILES", files)
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new)
+        path = self.folder / "robustgate.toml"
+        path.write_text(text + extra)
+        return path
+
     @staticmethod
     def correct(levels: np.ndarray, threshold: float = 127.5, shift: float = 0.0) -> int:
         """Count images that are still right when an adversary moves their brightness by `shift` grey levels."""
         labels = levels > 127
         return int(np.where(labels, levels - shift > threshold, levels + shift <= threshold).sum())
+
+
+@pytest.fixture
+def judged() -> Callable[..., Path]:
+    """Judge a configuration's cases and costs, or those of one compression, as a run does; write its results.json."""
+
+    def judge(configuration: Path, compression: str = "*") -> Path:
+        plan, started = make_plan(load(configuration)), datetime.now(UTC)
+        gate = Gate(plan, today=started.date())
+        cases = [case for case in plan.cases if compression in ("*", case.variant.compression)]
+        variants = dict.fromkeys(case.variant for case in cases)
+        told = Circumstances(id="x", started=started, seconds=1.0, device="cpu", processor="x", versions={})
+        rows = {key(case): gate.result(case) for case in cases}
+        records = [gate.record(one) for one in variants]
+        findings = [finding for one in variants for finding in gate.cost(one)[1]]
+        path = configuration.parent / "results.json"
+        write(assemble(plan, rows, records, findings, set(rows), told), path)
+        return path
+
+    return judge
 
 
 @pytest.fixture

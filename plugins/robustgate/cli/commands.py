@@ -10,10 +10,11 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from robustgate import __version__
 from robustgate.cli.assess import assess
@@ -24,9 +25,12 @@ from robustgate.cli.completion import variants as variant_names
 from robustgate.cli.configuration import ConfigOption, PolicyOption, importable, planned
 from robustgate.cli.cost import show_cost
 from robustgate.cli.init import init
+from robustgate.cli.lessons import Lessons
 from robustgate.cli.merge import merge
 from robustgate.cli.refusal import refusal
+from robustgate.cli.repair import repair
 from robustgate.cli.report import report
+from robustgate.cli.train import train
 from robustgate.cli.trend import trend
 from robustgate.cli.verdict import verdict
 from robustgate.core.errors import RobustgateError, listing, nearest
@@ -37,7 +41,20 @@ from robustgate.engine.plan import Plan
 from robustgate.engine.results import VARIANT_TESTS, rules_of
 from robustgate.reports import figures
 
+
+class OneScreen(TyperGroup):
+    """The list of commands without an option that installing the completion spares: with it no screen holds them."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the options, --show-completion hidden among them."""
+        params = super().get_params(ctx)
+        for one in params:
+            one.hidden = getattr(one, "hidden", False) or one.name == "show_completion"  # type: ignore[attr-defined]
+        return params
+
+
 app = typer.Typer(
+    cls=OneScreen,
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -187,9 +204,11 @@ def compress(
     from robustgate.engine.build import build_all
 
     failed = 0
-    for line, error in build_all(made, chosen, export):
-        typer.echo(line, err=error)
-        failed += error
+    with Lessons() as lessons:
+        for line, error in build_all(made, chosen, export, lessons):
+            lessons.clear()
+            typer.echo(line, err=error)
+            failed += error
     raise typer.Exit(1 if failed else 0)
 
 
@@ -245,6 +264,8 @@ BRIEFLY: dict[Callable[..., None], str] = {
     lint: "Name rules that nothing can break or satisfy.",
     run: "Run the gate: pytest on the shipped suite.",
     compress: "Build variants ahead of a run, and copy them out.",
+    train: "Train a model of the configuration by a recipe.",
+    repair: "Train what a red run condemned, until it is green.",
     verdict: "Give a run's exit status again, as pytest gave it.",
     report: "Make the reports of a run again.",
     merge: "Put the shards of one run together.",

@@ -11,6 +11,7 @@ from pathlib import Path
 import typer
 
 from robustgate.config import Configuration, find, load
+from robustgate.core.catalog import shelf
 from robustgate.core.errors import RobustgateError
 
 SCHEMAS = ("config", "results")
@@ -34,6 +35,24 @@ def variants(context: typer.Context, incomplete: str) -> list[str]:
     except RobustgateError:
         return []
     return [one.name for one in made.variants if one.name.startswith(incomplete)]
+
+
+def models(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the models."""
+    configuration = _configuration(context)
+    return [name for name in (configuration.models if configuration else ()) if name.startswith(incomplete)]
+
+
+def sources(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the domains that the model which is named before has weights for."""
+    configuration = _configuration(context)
+    model = configuration.models.get(context.params.get("model", "")) if configuration else None
+    return [name for name in (model.weights if model else ()) if name.startswith(incomplete)]
+
+
+def recipes(incomplete: str) -> list[str]:
+    """Return the recipes that are installed."""
+    return [name for name in shelf("training").names if name.startswith(incomplete)]
 
 
 def objectives(incomplete: str) -> list[str]:

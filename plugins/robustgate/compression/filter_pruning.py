@@ -97,6 +97,8 @@ class FilterPruning:
             chosen = self._share(groups, removals)
         else:
             chosen = self._within_target(module, example, groups, removals)
+        if not chosen:  # a round between, whose share is less than a filter
+            return replace(network, module=module)
         history = _history(groups, chosen)
         before = _output_shape(module, example)
         prune(module, example, history)
@@ -189,7 +191,7 @@ class FilterPruning:
             )
         else:
             chosen = removals[:wanted]
-        if not chosen:
+        if not chosen and self.rounds == 1:
             raise CompressionError(f"filter_pruning: ratio {self.ratio:g} removes no filter from this network")
         return chosen
 
@@ -228,7 +230,11 @@ class FilterPruning:
         if count_after(removals) > goal:
             most = f"ratio {1 - FEWEST}" if self.scope == "layer" else f"keep = {self.keep:g} of each layer"
             raise CompressionError(f"filter_pruning: even {most} leaves more than {written} {key}")
-        return _nearest(removals, goal, count_after)
+        chosen = _nearest(removals, goal, count_after)
+        # A channel of a residual sum may lead past the target: before the last round that would leave none to reach.
+        while self.rounds > 1 and chosen and count_after(chosen) <= target:
+            chosen = chosen[:-1]
+        return chosen
 
 
 class Removal(NamedTuple):

@@ -1,6 +1,6 @@
 """robustgate.toml into frozen values."""
 
-from robustgate.config.load import find, load
+from robustgate.config.load import find, load, parse
 from robustgate.config.values import (
     CaseRule,
     Configuration,
@@ -29,4 +29,5 @@ __all__ = [
     "Waiver",
     "find",
     "load",
+    "parse",
 ]

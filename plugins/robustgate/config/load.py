@@ -26,7 +26,12 @@ NAME = re.compile(r"[A-Za-z0-9_.]+")
 
 def load(path: Path) -> Configuration:
     """Read and check a configuration file. Raises ConfigurationError with every mistake in it."""
-    content, document = _read(path)
+    return parse(_read(path), path)
+
+
+def parse(content: bytes, path: Path) -> Configuration:
+    """Check what a configuration file at `path` holds, or would hold; raises as `load` does."""
+    document = _tables(content, path)
     if path.name == "pyproject.toml":
         document = document.get("tool", {}).get("robustgate", {})
         if not document:
@@ -47,20 +52,25 @@ def find(folder: Path) -> Path | None:
     if own.is_file():
         return own
     project = folder / "pyproject.toml"
-    if project.is_file() and "robustgate" in _read(project)[1].get("tool", {}):
+    if project.is_file() and "robustgate" in _tables(_read(project), project).get("tool", {}):
         return project
     return None
 
 
-def _read(path: Path) -> tuple[bytes, dict[str, Any]]:
-    """Return a TOML file's bytes and its tables. Raises ConfigurationError."""
+def _read(path: Path) -> bytes:
+    """Return a file's bytes. Raises ConfigurationError."""
     try:
-        content = path.read_bytes()
-        return content, tomllib.loads(content.decode())
+        return path.read_bytes()
     except FileNotFoundError:
         raise ConfigurationError([f"{path}: no such file"]) from None
     except OSError as error:
         raise ConfigurationError([f"{path}: cannot be read: {error.strerror}"]) from error
+
+
+def _tables(content: bytes, path: Path) -> dict[str, Any]:
+    """Return the tables of a TOML file. Raises ConfigurationError."""
+    try:
+        return tomllib.loads(content.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError([f"{path}: not valid TOML: {error}"]) from error
 

@@ -107,7 +107,7 @@ def _value(hint: Any) -> Schema:
     if hint is Attack:
         return _either(_attacks(), {"required": ["method"]})
     if hint is Pruning:
-        return _either(_prunings(), {})
+        return _either(_components("compression", "method", default="filter_pruning", fits=is_pruning), {})
     return _table(hint) if is_dataclass(hint) and isinstance(hint, type) else TypeAdapter(hint).json_schema()
 
 
@@ -136,7 +136,8 @@ def _shared(schema: Schema) -> Schema:
         if counts[text] == 1 or len(text) < WORTH_SHARING:
             return _each(part, refer, name)
         if text not in names:
-            names[text] = _unused(name, names.values())
+            # A title, as a library's "foolbox:<attack>", may hold what a reference must not.
+            names[text] = _unused(re.sub(r"\W+", "_", name).strip("_"), names.values())
             definitions[names[text]] = _each(part, refer, name)
         return {"$ref": f"#/$defs/{names[text]}"}
 
@@ -205,9 +206,11 @@ def _any(schemas: Sequence[Schema]) -> Schema:
     return options[0] if len(options) == 1 else {"anyOf": options}
 
 
-def _components(shelf_name: str, key: str, default: str | None = None) -> Iterator[Kind]:
-    """Yield the kinds of a table in which `key` names a component of a shelf."""
-    for name in shelf(shelf_name).names:
+def _components(
+    shelf_name: str, key: str, default: str | None = None, *, fits: Callable[[type], bool] = lambda _: True
+) -> Iterator[Kind]:
+    """Yield the kinds of a table in which `key` names a component of a shelf that fits."""
+    for name in (one for one in shelf(shelf_name).names if fits(shelf(shelf_name).component(one))):
         told, table = {key: {"const": name}}, _table(shelf(shelf_name).component(name))
         required = [] if name == default else [key]
         condition = {"properties": told, "required": required}
@@ -217,12 +220,6 @@ def _components(shelf_name: str, key: str, default: str | None = None) -> Iterat
 
 def _recipe() -> Schema:
     return _either(_components("training", "recipe", default="supervised"), {})
-
-
-def _prunings() -> Iterator[Kind]:
-    for condition, table in _components("compression", "method", default="filter_pruning"):
-        if is_pruning(shelf("compression").component(table["title"])):
-            yield condition, table
 
 
 def _corruption_names() -> Schema:

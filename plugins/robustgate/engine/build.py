@@ -9,17 +9,20 @@ from pathlib import Path
 
 from robustgate.core.errors import RobustgateError
 from robustgate.core.records import Variant
+from robustgate.engine.course import Pupil, unheard
 from robustgate.engine.export import export
 from robustgate.engine.gate import Gate
 from robustgate.engine.plan import Plan
 
 
-def build_all(plan: Plan, variants: Sequence[Variant], folder: Path | None = None) -> Iterator[tuple[str, bool]]:
-    """Build or fetch variants, and export each into `folder` where there is one.
+def build_all(
+    plan: Plan, variants: Sequence[Variant], folder: Path | None = None, pupil: Pupil = unheard
+) -> Iterator[tuple[str, bool]]:
+    """Build or fetch variants, and export each into `folder` where there is one; `pupil` hears of trainings.
 
     Yields a line for each, and whether it is an error: one that cannot be built does not keep the others from it.
     """
-    gate = Gate(plan, today=datetime.now(UTC).date())
+    gate = Gate(plan, today=datetime.now(UTC).date(), pupil=pupil)
     width = max(len(variant.name) for variant in variants)
     for variant in variants:
         began = time.perf_counter()

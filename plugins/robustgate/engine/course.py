@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -120,7 +122,7 @@ class Course:
         """Yield the epochs that are left, and keep `state` after each."""
         for epoch in range(self._resumed(state), count):
             self._lesson = replace(self._lesson, epoch=epoch + 1, epochs=count, loss=None)
-            self._losses = []
+            self._losses, self._told = [], 0.0  # the first step of each epoch is told
             yield epoch
             if self._losses and not bool(torch.stack(self._losses).isfinite().all()):
                 raise CompressionError(
@@ -145,7 +147,7 @@ class Course:
         samples = self.samples("train")
         kept = self.surroundings.folder / CORRECTED if self.surroundings.folder is not None else None
         if kept is not None and kept.exists():
-            with np.load(kept, allow_pickle=False) as file:
+            with _taken_up(kept), np.load(kept, allow_pickle=False) as file:
                 rows, moved = file["rows"], file["images"]
         else:
             lesson = replace(self._lesson, doing=f"{self._lesson.doing}: correcting")
@@ -160,9 +162,7 @@ class Course:
             if kept is not None:
                 with whole(kept) as stream:
                     np.savez(stream, rows=rows, images=moved)
-        images = np.array(samples.images[:])
-        images[rows] = moved
-        return replace(samples, images=images), rows
+        return replace(samples, images=turned.Overlaid(samples.images, rows, moved)), rows
 
     def _tell(self, lesson: Lesson) -> None:
         self._told = time.monotonic()
@@ -173,10 +173,11 @@ class Course:
         folder = self.surroundings.folder
         if folder is None or not (folder / KEPT).exists():
             return 0
-        # The random streams are tensors of the CPU's; whoever loads the rest puts it where it belongs.
-        kept = torch.load(folder / KEPT, map_location="cpu", weights_only=True)
-        state.load_state_dict(kept["state"])
-        done: int = kept["epochs"]
+        with _taken_up(folder / KEPT):
+            # The random streams are tensors of the CPU's; whoever loads the rest puts it where it belongs.
+            kept = torch.load(folder / KEPT, map_location="cpu", weights_only=True)
+            state.load_state_dict(kept["state"])
+            done: int = kept["epochs"]
         return done
 
     def _keep(self, epochs: int, state: Stateful) -> None:
@@ -235,6 +236,23 @@ def train(
     network = replace(_plain(module), constraints=constraints)
     with held(network):
         return recipe.train(network, course).module
+
+
+@contextmanager
+def _taken_up(file: Path) -> Iterator[None]:
+    """Take up in the block what an earlier attempt kept. Raises CompressionError where that cannot be."""
+    try:
+        # torch reads past the checksums.
+        with zipfile.ZipFile(file) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"bad checksum of {damaged!r}")
+        yield
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise CompressionError(
+            f"{file}: damaged, or kept by another training ({reason}); remove it to begin again"
+        ) from error
 
 
 def _plain(module: nn.Module) -> Network:

@@ -21,6 +21,7 @@ from robustgate.core.records import REFERENCE, Case, CaseResult, Finding, Pictur
 from robustgate.core.seeds import derive
 from robustgate.engine.artifacts import Foundry
 from robustgate.engine.baseline import WITHOUT_STANDARD, Standards
+from robustgate.engine.course import Pupil, unheard
 from robustgate.engine.data import Library, as_tensor
 from robustgate.engine.example_files import export
 from robustgate.engine.judge import joined, judge_case, judge_variant
@@ -47,7 +48,7 @@ BATCH = 32
 
 
 class Gate:
-    """Measures and judges the cases of a plan, each once; `progress` hears how far each is.
+    """Measures and judges the cases of a plan, each once; `progress` hears how far each is, `pupil` each training.
 
     `is_selected` says which cases the run is about: a finding that is undecided by itself is judged beside theirs.
     """
@@ -59,6 +60,7 @@ class Gate:
         today: date,
         device: str | None = None,
         progress: Listener = nobody,
+        pupil: Pupil = unheard,
         is_selected: Callable[[Case], bool] = lambda _: True,
     ) -> None:
         configuration = plan.configuration
@@ -68,7 +70,7 @@ class Gate:
         self.progress = progress
         store = Store(configuration.gate.cache)
         self.library = Library(configuration.domains, store, configuration.matchings.values())
-        self.foundry = Foundry(configuration, plan.chains, store, self.library, self.device)
+        self.foundry = Foundry(configuration, plan.chains, store, self.library, self.device, pupil)
         self.measurements = Measurements(plan, self.foundry, progress)
         standards = Standards(configuration.gate.baseline, configuration.gate.seed, set(map(key, plan.cases)))
         self.stopping = Stopping(plan, self.measurements, standards, is_selected)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import ClassVar
 
@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from robustgate.core.components import Answer, Attack, Draws, Samples
-from robustgate.core.losses import others
+from robustgate.core.budget import Budget
+from robustgate.core.components import Answer, Attack, Draws, Images, Samples
 from robustgate.core.seeds import derive
+from robustgate.core.walks import wide
 from robustgate.engine.arena import Arena, Batch, Caps
 from robustgate.engine.data import as_tensor
 from robustgate.engine.ledger import Ledger
@@ -61,10 +62,12 @@ def corrections(
     """Move misclassified images until `module` takes them for their labels.
 
     Returns the indices (n,) of the samples that were corrected, in order, and their images (n, H, W, 3). An image is
-    rounded to 8 bits, and counts if it is right then: what is trained on is what was found. Raises MeasurementError.
+    rounded to 8 bits, inside the attack's budget, and counts if it is right then: what is trained on is what was found.
+    Raises MeasurementError.
     """
     subject, size = TorchSubject(module, device), batch_size(samples)
     wrong = _wrong(subject, samples, np.arange(len(samples)), size)
+    budget = Budget(attack.norm, attack.eps)
     rows: list[NDArray[np.int64]] = []
     found: list[NDArray[np.uint8]] = []
     done = 0
@@ -72,7 +75,7 @@ def corrections(
     def finished(batch: Batch, ledger: Ledger) -> None:
         nonlocal done
         fell = ledger.fallen
-        levels = (ledger.points[fell] * 255).round().to(torch.uint8)
+        levels = _levels(ledger.points[fell], batch.images[fell], budget)
         label = int(samples.labels[int(batch.numbers[0])])
         right = subject.logits(levels.float().div(255)).argmax(dim=1) == label if len(levels) else fell[:0]
         rows.append(batch.numbers.numpy()[fell.cpu().numpy()][right.cpu().numpy()])
@@ -91,6 +94,25 @@ def corrections(
     return together[order], np.concatenate(found)[order]
 
 
+class Overlaid:
+    """Images of which some rows are replaced; the others are read where they are."""
+
+    def __init__(self, images: Images, rows: NDArray[np.int64], replaced: NDArray[np.uint8]) -> None:
+        self.shape, self.dtype = images.shape, images.dtype
+        self._images, self._replaced = images, replaced
+        self._places = np.full(len(images), -1)
+        self._places[rows] = np.arange(len(rows))
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, rows: int | slice | Sequence[int] | NDArray[np.int64], /) -> NDArray[np.uint8]:
+        places = np.asarray(self._places[rows])
+        found = np.array(self._images[rows])
+        found[places >= 0] = self._replaced[places[places >= 0]]
+        return found
+
+
 class Towards(nn.Module):
     """A network that tells one of its classes from all others: logits (N, 2), the largest of the others', and its own.
 
@@ -106,8 +128,9 @@ class Towards(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, 3, H, W) in [0, 1] to two logits."""
         logits = self.network(images)
-        labels = torch.full((len(logits),), self.label, device=logits.device)
-        return torch.stack([others(logits, labels).amax(dim=1), logits[:, self.label]], dim=1)
+        # Written so that torch.fx can trace it: a network is then attacked through its faster copy.
+        others = torch.cat([logits[:, : self.label], logits[:, self.label + 1 :]], dim=1)
+        return torch.stack([others.amax(dim=1), logits[:, self.label]], dim=1)
 
 
 class _Live:
@@ -152,11 +175,21 @@ def _batches(samples: Samples, rows: NDArray[np.int64], size: int, seed: int, de
         yield Batch(numbers=torch.from_numpy(part), images=images, labels=torch.zeros_like(labels), seeds=seeds)
 
 
+def _levels(points: Tensor, images: Tensor, budget: Budget) -> Tensor:
+    """Round points (n, 3, H, W) to 8 bits: to the nearest level, or towards the image where that leaves the budget."""
+    origin = (images * 255).round()
+    change = points * 255 - origin
+    leaves = ~budget.contains(budget.size(change.round() / 255))
+    return (origin + change.trunc().where(wide(leaves), change.round())).to(torch.uint8)
+
+
 @contextmanager
 def _in_eval_mode(module: nn.Module) -> Iterator[None]:
-    was_training = module.training
+    trained = [part for part in module.modules() if part.training]
     module.eval()
     try:
         yield
     finally:
-        module.train(was_training)
+        # One by one: a recipe may keep some in eval mode.
+        for part in trained:
+            part.training = True

@@ -73,13 +73,13 @@ class Descent:
             for epoch in course.epochs(self.epochs, run):
                 run.module.train()
                 for batch, (images, labels) in enumerate(run.shuffled()):
-                    step = epoch * run.batches + batch
-                    run.optimizer.param_groups[0]["lr"] = self.lr * share_of_peak(step, steps, self.warm_up)
+                    run.step = epoch * run.batches + batch
+                    run.optimizer.param_groups[0]["lr"] = self.lr * share_of_peak(run.step, steps, self.warm_up)
                     run.optimizer.zero_grad(set_to_none=True)
                     loss = self.gradients(run, images, labels)
                     run.optimizer.step()
-                    course.tell((step + 1) / steps, loss)
-                    self.stepped(run, step + 1)
+                    course.tell((run.step + 1) / steps, loss)
+                    self.stepped(run, run.step + 1)
             run.optimizer.zero_grad(set_to_none=True)
             run.module.eval()
         return run.network
@@ -99,7 +99,10 @@ class Descent:
 
 
 class Run:
-    """A training on its way: what changes as it goes on, and all that its next epochs depend on."""
+    """A training on its way: what changes as it goes on, and all that its next epochs depend on.
+
+    `step` counts the steps from 0 over all epochs. `objective` takes the place of cross-entropy where there is one.
+    """
 
     def __init__(self, recipe: Descent, network: Network, course: Course, samples: Samples) -> None:
         import torch
@@ -108,9 +111,11 @@ class Run:
         self.network = network
         self.course = course
         self.samples = samples
+        self.step = 0
+        self.objective = course.objective
         self.generator = torch.Generator().manual_seed(course.seed)
         self.optimizer = self.descending()
-        self._transform = augmentation(recipe.transforms)
+        self._transforms = augmentations(recipe.transforms)
 
     @property
     def module(self) -> nn.Module:
@@ -151,8 +156,8 @@ class Run:
         import torch
 
         levels = images.permute(0, 3, 1, 2)
-        if self._transform is not None:
-            levels = torch.stack([self._transform(image) for image in levels])
+        if self._transforms:
+            levels = torch.stack([self._transformed(image) for image in levels])
         return self._moved(levels.float().div(255)).to(self.course.device)
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -173,11 +178,11 @@ class Run:
         return torch.autocast(self.course.device.type, torch.bfloat16, enabled=self.recipe.mixed_precision)
 
     def loss_of(self, images: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the loss of logits (N, classes): the objective of the course, or else cross-entropy."""
+        """Return the loss of logits (N, classes): the objective, or else cross-entropy."""
         from torch.nn import functional
 
-        if self.course.objective is not None:
-            return self.course.objective(images, logits, labels)
+        if self.objective is not None:
+            return self.objective(images, logits, labels)
         return functional.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
 
     def state_dict(self) -> dict[str, Any]:
@@ -199,6 +204,18 @@ class Run:
         torch.set_rng_state(state["streams"]["cpu"])
         if "cuda" in state["streams"]:
             torch.cuda.set_rng_state(state["streams"]["cuda"], self.course.device)
+
+    def _transformed(self, image: Tensor) -> Tensor:
+        for name, transform in self._transforms.items():
+            try:
+                changed: Tensor = transform(image)
+            except (TypeError, ValueError, RuntimeError) as error:  # what is wrong with some arguments shows only here
+                raise CompressionError(f"transforms.{name}: {error}") from error
+            if changed.shape != image.shape or changed.dtype != image.dtype:
+                shown = [f"{one.dtype} {tuple(one.shape)}".removeprefix("torch.") for one in (image, changed)]
+                raise CompressionError(f"transforms.{name}: expected an image that stays {shown[0]}, got {shown[1]}")
+            image = changed
+        return image
 
     def _moved(self, images: Tensor) -> Tensor:
         import torch
@@ -229,8 +246,8 @@ def share_of_peak(step: int, steps: int, warm_up: float = 0.3) -> float:
     return (1 - math.cos(math.pi * place)) / 2
 
 
-def augmentation(transforms: Mapping[str, dict[str, Any]]) -> Any:
-    """Return torchvision's transforms (v2) of these names, one after the other, or None where there are none.
+def augmentations(transforms: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return torchvision's transforms (v2) by these names, in their order.
 
     They see one image at a time, uint8 (3, H, W), and must keep that. Raises CompressionError for a name or an argument
     that torchvision does not know.
@@ -239,17 +256,17 @@ def augmentation(transforms: Mapping[str, dict[str, Any]]) -> Any:
 
     from robustgate.core.errors import nearest
 
-    made = []
+    made = {}
     for name, args in transforms.items():
         kind = getattr(v2, name, None)
         if not (isinstance(kind, type) and issubclass(kind, v2.Transform)):
             known = [one for one in dir(v2) if one[0].isupper()]
             raise CompressionError(f"transforms: torchvision.transforms.v2 has no {name!r}{nearest(name, known)}")
         try:
-            made.append(kind(**args))
+            made[name] = kind(**args)
         except (TypeError, ValueError) as error:
             raise CompressionError(f"transforms.{name}: {error}") from error
-    return v2.Compose(made) if made else None
+    return made
 
 
 @contextmanager

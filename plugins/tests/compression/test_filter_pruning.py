@@ -385,6 +385,20 @@ def test_rounds_reach_a_target_in_equal_shares(key: str, target: str, scope: str
     assert 0.98 * goal <= counts[-1] <= goal
 
 
+@pytest.mark.parametrize(("key", "target"), [("parameters", "70k"), ("parameters", "74k"), ("macs", "10M")])
+def test_more_rounds_than_there_are_filters_to_remove_still_end_at_the_target(key: str, target: str) -> None:
+    # Each round takes a filter at least, until another one would lead past the target: that one is the last round's.
+    counted = count if key == "parameters" else lambda module: count_macs(module, EXAMPLE)
+    networks = in_rounds(randomized(8), rounds=40, scope="global", **{key: target})
+    counts, goal = [counted(one.module) for one in networks], read_count(target, key)
+    assert len(networks) == 41
+    assert min(counts[:-1]) > goal >= counts[-1]
+    assert counts == sorted(counts, reverse=True)
+    edits = [len(one.architecture.edits) for one in networks]
+    shrank = [after < before for before, after in itertools.pairwise(counts)]
+    assert [after > before for before, after in itertools.pairwise(edits)] == shrank, "an edit that changes nothing"
+
+
 def test_rounds_together_leave_what_is_to_be_kept() -> None:
     module = chain([100.0] + [1.0 + 0.01 * i for i in range(63)], [1.0 + 0.01 * i for i in range(64)])
     final = in_rounds(module, ratio=0.5, rounds=3, scope="global", keep=0.25)[-1]

@@ -90,7 +90,7 @@ def test_it_is_small_for_it_says_nothing_twice() -> None:
             look(value, f"{place}/{key}")
 
     look(SCHEMA, "")
-    assert len(json.dumps(SCHEMA)) < 120_000
+    assert len(json.dumps(SCHEMA)) < 140_000
     used = set(re.findall(r'"#/\$defs/(\w+)"', json.dumps(SCHEMA)))
     assert used == SCHEMA["$defs"].keys()
 
