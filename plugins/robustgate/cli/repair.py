@@ -18,6 +18,7 @@ from robustgate.cli.train import check_free, made, parsed
 from robustgate.core.errors import ConfigurationError, RobustgateError
 from robustgate.core.files import write_whole
 from robustgate.engine.plan import make_plan
+from robustgate.engine.results import shown_path
 from robustgate.reports import figures
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def repair(
         return
     if any(one.taken for one in done):
         write_whole(place, repairs.text)
-        typer.echo(f"{place}: keeps what is green; next: robustgate run --config {place}")
+        typer.echo(f"{shown_path(place)} keeps what is green; next: robustgate run --config {shown_path(place)}")
     left = [one.compression for one in done if one.taken is None]
     if left:
         typer.echo(f"not repaired: {', '.join(left)}")

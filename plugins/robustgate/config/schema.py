@@ -25,7 +25,7 @@ from robustgate.config.load import NAME
 from robustgate.config.policies import ONE_OF
 from robustgate.config.reader import is_pruning
 from robustgate.config.values import CaseRule, Corruptions, Gate, Masking, Model, Policy, RunRule, Shifts, Waiver
-from robustgate.core.catalog import shelf
+from robustgate.core.catalog import is_part, shelf
 from robustgate.core.components import Attack, Pruning, Recipe
 from robustgate.core.records import CONTROL, REFERENCE, WHERE_CASE, WHERE_VARIANT
 
@@ -113,7 +113,9 @@ def _value(hint: Any) -> Schema:
 
 def _default(field: Field[Any]) -> Schema:
     default = field.default if field.default_factory is MISSING else field.default_factory()
-    return {} if default is None or default is MISSING else {"default": to_jsonable_python(default)}
+    # A component by itself is no table: its name would be missing, and its infinities are no JSON.
+    is_told = default is not None and default is not MISSING and not is_part(default)
+    return {"default": to_jsonable_python(default)} if is_told else {}
 
 
 def _sentences(name: str, text: str) -> Schema:

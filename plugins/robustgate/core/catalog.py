@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import pkgutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
@@ -97,3 +97,8 @@ def import_factory(path: str) -> Callable[..., object]:
     if not callable(found):
         raise ConfigurationError([f"factory {path!r} is not callable, it is {type(found).__name__}"])
     return found
+
+
+def is_part(value: object) -> bool:
+    """Say whether a component's parameter is a component itself: an attack, a recipe or a compression."""
+    return is_dataclass(value) and any(hasattr(value, method) for method in ("run", "train", "apply"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -30,6 +30,38 @@ def count_macs(module: nn.Module, example: Tensor) -> int:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        module(example[:1])
-    return int(counter.get_total_flops()) // 2  # it counts a multiplication and an addition each
+    with torch.no_grad():
+        try:
+            with _counter() as counter:
+                module(example[:1])
+            count = counter.count
+        except RuntimeError:
+            # Control flow of torch's own (torch.cond) is traced by its compiler, which cannot look into that counter;
+            # what a network raises itself, it raises here again.
+            with FlopCounterMode(display=False) as whole:
+                module(example[:1])
+            count = whole.get_total_flops()
+    return int(count) // 2  # a multiplication and an addition each
+
+
+def _counter() -> Any:
+    """Return a mode that counts as torch's FlopCounterMode does, without that one's import of the compiler."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils.flop_counter import flop_registry
+
+    class Counted:
+        count = 0
+
+        def __torch_dispatch__(self: Any, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            kwargs = kwargs or {}
+            if formula := flop_registry.get(func._overloadpacket):
+                found = func(*args, **kwargs)
+                self.count += formula(*args, **kwargs, out_val=found)
+                return found
+            with self:
+                found = func.decompose(*args, **kwargs)
+            return func(*args, **kwargs) if found is NotImplemented else found
+
+    # torch wraps the method that a mode defines, so that its compiler passes it by, and at the first call imports the
+    # compiler for that: a second and a half in every process. One that is inherited stays as it is.
+    return type("Counter", (Counted, TorchDispatchMode), {})()

@@ -8,8 +8,9 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic_core import to_jsonable_python
 
+from robustgate.core.catalog import is_part
 from robustgate.core.files import sha256
 
 
@@ -32,8 +33,20 @@ def component_identity(component: object) -> Any:
 
 
 def parameters_of(component: Any) -> Any:
-    """Return the parameters of a component as JSON keeps them, or None where there is none."""
-    return None if component is None else TypeAdapter(type(component)).dump_python(component, mode="json")
+    """Return the parameters of a component as JSON keeps them, or None where there is none.
+
+    One that is a parameter itself, as a recipe's attack, tells its class beside its own.
+    """
+    if component is None:
+        return None
+    parameters = {field.name: getattr(component, field.name) for field in fields(component)}
+    return {name: _told(value) for name, value in parameters.items()}
+
+
+def _told(value: Any) -> Any:
+    if is_part(value):
+        return {"component": type(value).__name__, **parameters_of(value)}
+    return to_jsonable_python(value)
 
 
 def _plain(value: Any) -> Any:

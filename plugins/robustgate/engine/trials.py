@@ -94,8 +94,8 @@ class Tribunal:
                     trial = replace(trial, verdict="red", told=tuple(reds))
                     break
         except OutOfTimeError:
-            told = "what is trained and measured is kept: the next repair goes on there"
-            trial = replace(trial, verdict="out of time", told=(told,))
+            why = "what is trained and measured is kept: the next repair goes on there"
+            trial = replace(trial, verdict="out of time", told=(why,))
         except RobustgateError as error:
             trial = replace(trial, verdict="not built", told=(str(error),))
         return replace(trial, seconds=time.monotonic() - began)
@@ -128,8 +128,7 @@ class Tribunal:
         try:
             result = gate.result(case)
         except RobustgateError as error:
-            is_new = case.variant.compression == compression or ("error", *key(case)) not in self.known
-            return None, [f"{case.name}: {error}"] if is_new else []
+            return None, self._broken(error, case, compression)
         return result.value, self._reds(gate.plan, result.findings, case.variant, compression)
 
     def _variant(self, gate: Gate, variant: Variant, test: VariantTest, compression: str) -> list[str]:
@@ -137,7 +136,15 @@ class Tribunal:
         if not rules_of(test, gate.plan.rules_on(variant)):
             return []
         judged = {"cost": gate.cost, "overall": gate.overall, "latency": gate.latency}[test]
-        return self._reds(gate.plan, judged(variant)[1], variant, compression)
+        try:
+            return self._reds(gate.plan, judged(variant)[1], variant, compression)
+        except RobustgateError as error:  # what cannot be built has no clean figure either
+            clean = next(one for one in gate.plan.cases if (one.variant, one.shift.kind) == (variant, "clean"))
+            return self._broken(error, clean, compression)
+
+    def _broken(self, error: RobustgateError, case: Case, compression: str) -> list[str]:
+        is_old = case.variant.compression != compression and ("error", *key(case)) in self.known
+        return [] if is_old else [f"{case.name}: {error}"]
 
     def _reds(self, plan: Plan, findings: Iterable[Finding], variant: Variant, compression: str) -> list[str]:
         """Return what is red of the compression, and of others what was not red before: they are not repaired here."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from scipy import optimize, special
+from scipy import special
 
 from robustgate.statistics.proportion import normal_quantile
 
@@ -73,6 +73,8 @@ def _reach(under_limit: float, under_truth: float, confidence: float, power: flo
 
 def _smallest(n: int, largest: float, samples: Callable[[float], float]) -> float:
     """Return the difference, up to `largest`, that takes `n` samples."""
+    from scipy import optimize  # a fifth of a second to import
+
     if n < 1:
         raise ValueError(f"n must be at least 1: nothing was measured, got {n}")
     if samples(largest) > n:

@@ -111,7 +111,7 @@ def test_a_control_that_turns_red_is_no_repair(tiny, judged) -> None:
 def test_of_the_green_the_most_accurate_is_taken(tiny, judged) -> None:
     done = repair(judged(tiny.write_red()), *(f"--recipe={one}" for one in (TOO_LITTLE, LESS, MORE)))
     assert done.exit_code == 0, done.output
-    rows = re.findall(r"│ (\{.*?\}) +│ (taken: )?(green|red) +│ ([\d.]+) % → ([\d.]+) %", done.stdout)
+    rows = re.findall(r"│ (\{.*?\}) +│ (taken: )?(green|red) +│ +([\d.]+) % → ([\d.]+) %", done.stdout)
     assert [row[2] for row in rows] == ["red", "green", "green"]
     best = max(float(row[4]) for row in rows if row[2] == "green")
     assert [float(row[4]) for row in rows if row[1]] == [best]

@@ -169,7 +169,7 @@ def test_what_things_are_chosen_by_must_not_judge(tiny, judged) -> None:
     path = tiny.write_red()
     results = judged(path)
     np.savez(tiny.folder / "calibration.npz", **np.load(tiny.folder / "test.npz"))
-    with pytest.raises(DomainError, match="144 of the 144 images that judge .* in the calibration split of day"):
+    with pytest.raises(DomainError, match=r"144 of the 144 images that judge .* in the calibration split of day"):
         repairs(path, results, {"epochs": 1}).check()
 
 

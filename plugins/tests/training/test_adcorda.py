@@ -82,7 +82,7 @@ def test_what_cannot_be_corrected_stays_as_it_is(learnt: nn.Module) -> None:
 
 def test_it_learns_the_corrected_images_and_aligns_them_with_those_that_were(learnt: nn.Module) -> None:
     module = copy.deepcopy(learnt)
-    recipe = AdCorDa(epochs=1, batch_size=len(SAMPLES))
+    recipe = AdCorDa(epochs=1, batch_size=len(SAMPLES), layers={"logits": 1.0})
     course = course_of(SAMPLES)
     corrected, _ = course.corrected(network_of(learnt), recipe.attack)
     run = recipe.begin(network_of(module), course)
@@ -95,7 +95,7 @@ def test_it_learns_the_corrected_images_and_aligns_them_with_those_that_were(lea
             module(torch.from_numpy(one.images[:]).permute(0, 3, 1, 2) / 255) for one in (corrected, SAMPLES)
         )
         expected = nn.functional.cross_entropy(source, torch.from_numpy(SAMPLES.labels))
-        expected = expected + recipe.layers["logits"] * coral(source, target)
+        expected = expected + coral(source, target)
     assert float(run.loss(images, labels).detach()) == pytest.approx(float(expected), rel=1e-4)
 
 
