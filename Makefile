@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: gate test lint setup fixtures clean
+.PHONY: gate test lint setup fixtures study clean
 
 gate: $(READY)
 	$(BIN)/pytest --pyargs robustness_tests -n 2 -q --robustgate-report robustgate-report
@@ -30,6 +30,10 @@ $(READY): pyproject.toml
 
 fixtures: $(READY)
 	$(BIN)/python plugins/tools/build_fixtures.py
+
+# Hours: it goes on where it stopped. MINUTES=60 for what an hour gives, DEVICE=cuda where there is one.
+study: $(READY)
+	$(BIN)/python plugins/studies/study.py --minutes $(or $(MINUTES),175) --device $(or $(DEVICE),cpu)
 
 clean:
 	rm -rf $(VENV) .robustgate robustgate-report
