@@ -45,12 +45,16 @@ class Term:
 
 @dataclass(frozen=True)
 class Contrast:
-    """What a claim says is above `limit` (below it, with `below`): a weighted sum of accuracies of the same images."""
+    """What a claim says is above `limit` (below it, with `below`): a weighted sum of accuracies of the same images.
+
+    With `smaller`, the first term's artifact must also be smaller than the last one's, in deflated bytes.
+    """
 
     name: str
     terms: tuple[Term, ...]
     limit: float = 0.0
     below: bool = False
+    smaller: bool = False
 
     def tasks(self, seed: int) -> list[Task]:
         """Return what must be measured for it."""
@@ -71,10 +75,13 @@ class Evidence:
     high: float
     n: int
     by_seed: tuple[float, ...]
+    is_small_enough: bool = True
 
     @property
     def verdict(self) -> Verdict:
         """Say which it is."""
+        if not self.is_small_enough:
+            return "contradicted"
         sign = -1 if self.contrast.below else 1
         low, high = sorted((sign * (self.low - self.contrast.limit), sign * (self.high - self.contrast.limit)))
         seeds = [sign * (one - self.contrast.limit) for one in self.by_seed]
@@ -114,7 +121,15 @@ def weigh(contrast: Contrast, results: Results, seeds: Sequence[int], comparison
         high=effect + float(spread),
         n=len(images),
         by_seed=tuple(float(one.mean()) for one in values),
+        is_small_enough=not contrast.smaller or all(_is_smaller(contrast, results, seed) for seed in measured),
     )
+
+
+def _is_smaller(contrast: Contrast, results: Results, seed: int) -> bool:
+    first, last = (
+        results.facts(term.network.task(seed, term.part)) for term in contrast.terms[:: len(contrast.terms) - 1]
+    )
+    return bool(first["bytes"] < last["bytes"])
 
 
 def _values(contrast: Contrast, results: Results, seed: int) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
-from claims import ADAPTED, ADAPTED_FROM, ATTACKED, CLAIMS, CLEAN, CORRUPTED, Claim
+from claims import ADAPTED, ADAPTED_FROM, ATTACKED, CLAIMS, CLEAN, CORRUPTED, SHARPENED, Claim
 from evidence import CONFIDENCE, Evidence, Network, Verdict, together, weigh
 from matplotlib.figure import Figure
 from measuring import Results, Task
@@ -145,10 +145,11 @@ def _adapted(results: Results, seeds: Sequence[int]) -> str:
 
 def _sharpness(results: Results, seeds: Sequence[int]) -> str:
     rows = []
-    for name in ("half", "half_sam", "half_uniform", "half_adasap"):
-        cells = [name]
-        for compression in (f"control:{name}", name):
-            tasks = [Network("cifar10", "resnet20", "cifar10", compression).task(seed, "whole") for seed in seeds]
+    for contrast in SHARPENED:
+        pruned, control = (term.network for term in contrast.terms)
+        cells = [pruned.compression]
+        for network in (control, pruned):
+            tasks = [network.task(seed, "whole") for seed in seeds]
             found = [results.facts(task)["sharpness"] for task in tasks if results.has(task)]
             cells.append(", ".join(f"{one:.3f}" for one in found) or "not measured")
         rows.append(cells)

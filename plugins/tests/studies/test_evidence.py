@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,14 @@ def test_a_claim_has_the_verdict_of_all_its_contrasts_or_none(tmp_path: Path) ->
     assert together([above, above]) == "supported"
     assert together([below]) == "contradicted"
     assert together([above, below]) == "undecided"
+
+
+def test_what_must_be_smaller_and_is_not_is_contradicted(tmp_path: Path) -> None:
+    contrast = dataclasses.replace(CONTRAST, smaller=True)
+    kept = planted(tmp_path, (0.9, 0.6))
+    assert weigh(contrast, kept, [0]).verdict == "contradicted"  # both have 4,000 bytes
+    kept.facts(ONE.task(0, "whole"))["bytes"] = 3999
+    assert weigh(contrast, kept, [0]).verdict == "supported"
 
 
 def test_every_contrast_compares_equally_many_accuracies() -> None:
