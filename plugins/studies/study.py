@@ -36,13 +36,14 @@ def planned(seeds: Sequence[int], only: Sequence[int]) -> list[Task]:
     """Return the tasks, those of the first seed first, and of each seed what is attacked last."""
     claims = [claim for claim in CLAIMS if not only or claim.number in only]
     contrasts: list[Contrast] = [one for claim in claims for one in claim.contrasts]
-    contrasts += [] if only else [*ADAPTED, *ADAPTED_FROM, *SHARPENED]
-    tasks = []
+    contrasts += [] if only else [*ADAPTED, *ADAPTED_FROM]
+    tasks: list[Task] = []
     for seed in seeds:
-        needed = list(dict.fromkeys(task for one in contrasts for task in one.tasks(seed)))
-        if seed != seeds[0]:
-            needed = [task for task in needed if task.setting not in ONE_SEED]
-        tasks += sorted(needed, key=lambda task: task.part == "attacked")
+        is_first = seed == seeds[0]
+        wanted = [*contrasts, *(SHARPENED if is_first and not only else ())]
+        needed = dict.fromkeys(task for one in wanted for task in one.tasks(seed))
+        kept = [task for task in needed if is_first or task.setting not in ONE_SEED]
+        tasks += sorted(kept, key=lambda task: task.part == "attacked")
     return tasks
 
 
