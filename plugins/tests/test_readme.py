@@ -20,7 +20,7 @@ BLOCKS = re.findall(r"```toml\n(.*?)```", README, flags=re.DOTALL)
 
 
 def test_its_configuration_plans_as_it_stands(tmp_path: Path) -> None:
-    configuration, _, rule, _, _, _, policies = BLOCKS
+    configuration, _, rule, _, _, _, _, policies = BLOCKS
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "resnet18-amazon.safetensors").touch()
     path = tmp_path / "robustgate.toml"
@@ -45,7 +45,7 @@ def test_its_configuration_plans_as_it_stands(tmp_path: Path) -> None:
 
 
 def test_its_attacks_plan_as_they_stand(tmp_path: Path) -> None:
-    configuration, _, _, _, _, attacks, _ = BLOCKS
+    configuration, _, _, _, _, _, attacks, _ = BLOCKS
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "resnet18-amazon.safetensors").touch()
     own = [line for line in configuration.splitlines(keepends=True) if not line.startswith("attacks.")]
@@ -59,7 +59,7 @@ def test_its_attacks_plan_as_they_stand(tmp_path: Path) -> None:
 
 
 def test_its_domains_and_rules_over_shifts_plan_as_they_stand(tmp_path: Path) -> None:
-    _, _, _, domains, rules, _, _ = BLOCKS
+    _, _, _, _, domains, rules, _, _ = BLOCKS
     (tmp_path / "resnet20.safetensors").touch()
     for name in BENCHMARK_CORRUPTIONS:
         file = tmp_path / "data" / "CIFAR-10-C" / f"{name}.npy"
@@ -108,7 +108,19 @@ def test_its_compressions_plan_as_they_stand(tmp_path: Path) -> None:
     assert [one.model for one in plan.variants if one.compression == "vendor"] == ["resnet18"]
 
 
-@pytest.mark.parametrize("name", ["attacks", "compression", "corruptions", "domains", "rules"])
+def test_its_recipes_plan_as_they_stand(tmp_path: Path) -> None:
+    configuration, _, _, recipes, *_ = BLOCKS
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "resnet18-amazon.safetensors").touch()
+    path = tmp_path / "robustgate.toml"
+    path.write_text(configuration + recipes)
+    plan = make_plan(load(path))
+    made = {name: [type(step.finetune).__name__ for step in plan.chains[name]] for name in ("half", "taught_int8")}
+    assert made == {"half": ["AdaSap"], "taught_int8": ["Distillation", "AdCorDa"]}
+    assert plan.chains[plan.controls["half"]][0].finetune.pruning is None
+
+
+@pytest.mark.parametrize("name", ["attacks", "compression", "corruptions", "domains", "rules", "training"])
 def test_it_names_every_component(name: str) -> None:
     missing = {component for component in shelf(name).names if f"`{component}`" not in README}
     assert not missing

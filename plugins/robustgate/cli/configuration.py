@@ -12,7 +12,7 @@ import typer
 
 from robustgate.cli.completion import policies
 from robustgate.cli.refusal import refusal
-from robustgate.config import Configuration, find, load
+from robustgate.config import Configuration, expose, find, load
 from robustgate.core.errors import RobustgateError
 from robustgate.engine.plan import Plan, make_plan
 
@@ -30,12 +30,13 @@ PolicyOption = Annotated[
 def configured(config: Path | None, otherwise: str = "") -> Configuration:
     """Return the configuration that is named, or that of the current folder; `otherwise` tells how to do without.
 
-    Raises RobustgateError.
+    While the command runs, what lies beside it can be imported, as in a run. Raises RobustgateError.
     """
     source = config or find(Path.cwd())
     if source is None:
         problem = "no robustgate.toml here, and no [tool.robustgate] in pyproject.toml; name one: --config"
         raise RobustgateError(f"{problem}{otherwise}")
+    expose(source)
     return load(source)
 
 
@@ -49,9 +50,13 @@ def planned(config: Path | None, policy: str | None) -> Plan:
 
 @contextmanager
 def importable(folder: Path) -> Iterator[None]:
-    """Let modules of `folder` be imported, as ``python -m pytest`` does, which the gate is run by."""
+    """Let modules of `folder` be imported, as ``python -m pytest`` does, which the gate is run by.
+
+    Whatever else becomes importable in the block ends with it.
+    """
+    before = list(sys.path)
     sys.path.insert(0, str(folder))
     try:
         yield
     finally:
-        sys.path.remove(str(folder))
+        sys.path[:] = before

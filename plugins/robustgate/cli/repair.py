@@ -35,7 +35,12 @@ def repair(
     minutes: Annotated[float, typer.Option(min=0, metavar="N", help="The time for all of it.")] = 60,
     recipes: Annotated[
         list[str] | None,
-        typer.Option("--recipe", metavar="RECIPE", help="A name, or a table.", autocompletion=recipe_names),
+        typer.Option(
+            "--recipe",
+            metavar="RECIPE",
+            help="To try; a name, or a table. May be repeated.",
+            autocompletion=recipe_names,
+        ),
     ] = None,
     config: ConfigOption = None,
     policy: PolicyOption = None,
@@ -73,8 +78,8 @@ def repair(
         return
     if any(one.taken for one in done):
         write_whole(place, repairs.text)
-        typer.echo(f"{shown_path(place)} keeps what is green; next: robustgate run --config {shown_path(place)}")
-    left = [one.compression for one in done if one.taken is None]
+        typer.echo(f"{shown_path(place)} has what is taken; next: robustgate run --config {shown_path(place)}")
+    left = [one.compression for one in done if not one.is_green]
     if left:
         typer.echo(f"not repaired: {', '.join(left)}")
     raise typer.Exit(1 if left else 0)
@@ -102,29 +107,32 @@ def _run(repairs: Repairs, lessons: Lessons) -> list[Repaired]:
     judged = sum(trial.verdict in ("green", "red") and bool(trial.recipe) for one in found for trial in one.trials)
     if judged:
         sure = min(judging.policy.confidence for judging in repairs.plan.policies)
-        console.print(_chance(judged, sure), style="dim")
+        console.print(_chance(judged, sure), style="dim", soft_wrap=True)
     return found
 
 
 def _show(one: Repaired, console: Console) -> None:
     console.print(f"compression {one.compression}: red in {figures.counted(len(one.red), 'finding')}", style="bold")
     for line in _first(one.red):
-        console.print(f"  {line}")
+        console.print(f"  {line}", soft_wrap=True)
     if one.incurable:
         console.print(f"  cannot be repaired: {one.incurable}", style="red")
         return
+    if one.replaced:
+        console.print("  repaired with the compressions that it is the control of", style="green")
+        return
     table = Table()
-    for heading in ("recipe", "verdict", "clean accuracy", "size", "minutes"):
-        is_text = heading in ("recipe", "verdict")
-        table.add_column(heading, justify="left" if is_text else "right", overflow="fold", no_wrap=heading == "minutes")
-    for trial in one.trials:
+    for heading in ("", "recipe", "verdict", "clean accuracy", "size", "minutes"):
+        is_text, is_short = heading in ("recipe", "verdict"), heading in ("", "minutes")
+        table.add_column(heading, justify="left" if is_text else "right", overflow="fold", no_wrap=is_short)
+    for number, trial in enumerate(one.trials, 1):
         is_taken = "taken: " if trial is one.taken else ""
         clean, size = _clean(one.clean, trial.clean), _change(one.size, trial.size, figures.size)
-        table.add_row(trial.label, f"{is_taken}{trial.verdict}", clean, size, f"{trial.seconds / 60:.1f}")
+        table.add_row(str(number), trial.label, f"{is_taken}{trial.verdict}", clean, size, f"{trial.seconds / 60:.1f}")
     console.print(table)
-    for trial in one.trials:
+    for number, trial in enumerate(one.trials, 1):
         for line in _first(trial.told):
-            console.print(f"  {trial.label}: {trial.verdict}: {line}")
+            console.print(f"  {number} {trial.verdict}: {line}", soft_wrap=True)
 
 
 def _first(lines: Sequence[str]) -> list[str]:

@@ -1,6 +1,6 @@
 """robustgate.toml into frozen values."""
 
-from robustgate.config.load import find, load, parse
+from robustgate.config.load import expose, find, load, parse
 from robustgate.config.values import (
     CaseRule,
     Configuration,
@@ -27,6 +27,7 @@ __all__ = [
     "RunRule",
     "Step",
     "Waiver",
+    "expose",
     "find",
     "load",
     "parse",

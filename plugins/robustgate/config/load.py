@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
@@ -73,6 +74,13 @@ def _tables(content: bytes, path: Path) -> dict[str, Any]:
         return tomllib.loads(content.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError([f"{path}: not valid TOML: {error}"]) from error
+
+
+def expose(source: Path) -> None:
+    """Let modules beside a configuration be imported, which it may name; last, so that they hide nothing."""
+    folder = str(source.absolute().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)
 
 
 class _Loader(ChainReader, PolicyReader):

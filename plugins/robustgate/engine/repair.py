@@ -14,7 +14,7 @@ import tomlkit
 from robustgate.config import parse
 from robustgate.core.catalog import shelf
 from robustgate.core.errors import ConfigurationError, ResultsError, listing
-from robustgate.core.records import Results, is_red
+from robustgate.core.records import Results, is_control, is_red
 from robustgate.engine import epochs
 from robustgate.engine.course import Pupil, unheard
 from robustgate.engine.explain import told
@@ -34,7 +34,8 @@ Recipe = str | Mapping[str, Any]
 class Repaired:
     """What was tried on a red compression, and what is kept; `incurable` says why nothing could be tried.
 
-    `clean` and `size` are means over its variants, as the run found them.
+    `clean` and `size` are means over its variants, as the run found them. A control is `replaced` where all that it was
+    the control of is repaired: it has others now, which are green.
     """
 
     compression: str
@@ -44,6 +45,12 @@ class Repaired:
     incurable: str
     trials: tuple[Trial, ...]
     taken: Trial | None
+    replaced: bool = False
+
+    @property
+    def is_green(self) -> bool:
+        """Whether nothing of it is red any more."""
+        return self.taken is not None or self.replaced
 
 
 class Repairs:
@@ -98,14 +105,15 @@ class Repairs:
 
     @cached_property
     def failing(self) -> tuple[str, ...]:
-        """The compressions that are red, those first that others use."""
+        """The compressions that are red, those first that others use, and last the controls, which change with them."""
         tables: Any = tomlkit.parse(self.text).get("compressions", {})
 
         def depth(name: str) -> int:
             steps = tables[name].get("steps", ()) if name in tables else ()
             return 1 + max((depth(step["use"]) for step in steps if "use" in step), default=0)
 
-        return tuple(sorted(dict.fromkeys(compression for compression, _ in self.red.values()), key=depth))
+        found = dict.fromkeys(compression for compression, _ in self.red.values())
+        return tuple(sorted(found, key=lambda name: (is_control(name), depth(name))))
 
     @cached_property
     def curable(self) -> tuple[str, ...]:
@@ -134,14 +142,16 @@ class Repairs:
             taken = max(green, key=lambda one: (one.clean or 0.0, -(one.size or 0.0), -one.seconds), default=None)
             if taken is not None:
                 self.text, self.plan = taken.text, self._planned(taken.text)
+            replaced = is_control(name) and original.chains[name] not in self.plan.chains.values()
             yield Repaired(
                 compression=name,
                 red=tuple(text for compression, text in self.red.values() if compression == name),
                 clean=mean(row.value for row in clean),
                 size=mean(one.size_bytes for one in self.results.variants if one.compression == name),
-                incurable=incurable(self.text, self.plan.configuration, name),
+                incurable="" if replaced else incurable(self.text, self.plan.configuration, name),
                 trials=trials,
                 taken=taken,
+                replaced=replaced,
             )
 
     def _trials(self, name: str, *, is_changed: bool) -> Iterator[Trial]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from robustgate.core.errors import RobustgateError
-from robustgate.core.records import Case, Finding, Variant
+from robustgate.core.records import Case, Finding, Variant, is_control
 from robustgate.engine.course import Lesson, Pupil, unheard
 from robustgate.engine.explain import told
 from robustgate.engine.gate import Gate
@@ -105,54 +105,64 @@ class Tribunal:
         return Gate(plan, today=datetime.now(UTC).date(), progress=self._measuring, pupil=self._training)
 
     def _judged(self, gate: Gate, compression: str, before: Plan) -> Iterator[tuple[float | None, list[str]]]:
-        """Yield the mean clean accuracy, then None; each time with what is red, of what tells most first."""
-        plan, planned = gate.plan, set(before.cases)
-        changed = {name for name, steps in plan.chains.items() if steps != before.chains.get(name)} | {compression}
-        cases = [one for one in plan.cases if one.variant.compression in changed or one not in planned]
+        """Yield the mean clean accuracy, then None; each time with what is red, of what tells most first.
+
+        A control changes with the compression, and is repaired with it.
+        """
+        plan, planned, stays = gate.plan, set(before.cases), unchanged(gate.plan, before)
+        repaired = {compression, *(name for name in plan.chains if is_control(name) and name not in stays)}
+
+        def is_new(case: Case) -> bool:
+            name = case.variant.compression
+            if name == compression or name not in stays:
+                return True
+            return replace(case, variant=replace(case.variant, compression=stays[name])) not in planned
+
+        cases = [one for one in plan.cases if is_new(one)]
         clean = [one for one in cases if (one.variant.compression, one.shift.kind) == (compression, "clean")]
         names = {one[2] for one in self.known}
         rest = sorted((one for one in cases if one not in clean), key=lambda one: one.name not in names)
         variants = [one for one in plan.variants if one in {case.variant for case in cases}]
-        found = [self._case(gate, case, compression) for case in clean]
+        found = [self._case(gate, case, repaired) for case in clean]
         yield mean(value for value, _ in found), [text for _, reds in found for text in reds]
         for variant in variants:
-            yield None, self._variant(gate, variant, "cost", compression)
+            yield None, self._variant(gate, variant, "cost", repaired)
         for case in rest:
-            yield None, self._case(gate, case, compression)[1]
+            yield None, self._case(gate, case, repaired)[1]
         for variant in variants:
             for test in VARIANT_TESTS[1:]:
-                yield None, self._variant(gate, variant, test, compression)
+                yield None, self._variant(gate, variant, test, repaired)
 
-    def _case(self, gate: Gate, case: Case, compression: str) -> tuple[float | None, list[str]]:
+    def _case(self, gate: Gate, case: Case, repaired: Set[str]) -> tuple[float | None, list[str]]:
         self.clock.check()
         try:
             result = gate.result(case)
         except RobustgateError as error:
-            return None, self._broken(error, case, compression)
-        return result.value, self._reds(gate.plan, result.findings, case.variant, compression)
+            return None, self._broken(error, case, repaired)
+        return result.value, self._reds(gate.plan, result.findings, case.variant, repaired)
 
-    def _variant(self, gate: Gate, variant: Variant, test: VariantTest, compression: str) -> list[str]:
+    def _variant(self, gate: Gate, variant: Variant, test: VariantTest, repaired: Set[str]) -> list[str]:
         self.clock.check()
         if not rules_of(test, gate.plan.rules_on(variant)):
             return []
         judged = {"cost": gate.cost, "overall": gate.overall, "latency": gate.latency}[test]
         try:
-            return self._reds(gate.plan, judged(variant)[1], variant, compression)
+            return self._reds(gate.plan, judged(variant)[1], variant, repaired)
         except RobustgateError as error:  # what cannot be built has no clean figure either
             clean = next(one for one in gate.plan.cases if (one.variant, one.shift.kind) == (variant, "clean"))
-            return self._broken(error, clean, compression)
+            return self._broken(error, clean, repaired)
 
-    def _broken(self, error: RobustgateError, case: Case, compression: str) -> list[str]:
-        is_old = case.variant.compression != compression and ("error", *key(case)) in self.known
+    def _broken(self, error: RobustgateError, case: Case, repaired: Set[str]) -> list[str]:
+        is_old = case.variant.compression not in repaired and ("error", *key(case)) in self.known
         return [] if is_old else [f"{case.name}: {error}"]
 
-    def _reds(self, plan: Plan, findings: Iterable[Finding], variant: Variant, compression: str) -> list[str]:
-        """Return what is red of the compression, and of others what was not red before: they are not repaired here."""
+    def _reds(self, plan: Plan, findings: Iterable[Finding], variant: Variant, repaired: Set[str]) -> list[str]:
+        """Return what is red of what is repaired, and of others what was not red before: they are not repaired here."""
         return [
             f"{one.subject}: {told(one)}"
             for one in findings
             if plan.policy(one.policy).is_red(one.verdict)
-            and (variant.compression == compression or identity(one) not in self.known)
+            and (variant.compression in repaired or identity(one) not in self.known)
         ]
 
     def _measuring(self, reached: Reached) -> None:
@@ -163,6 +173,20 @@ class Tribunal:
     def _training(self, lesson: Lesson) -> None:
         self.pupil(lesson)
         self.clock.check()
+
+
+def unchanged(plan: Plan, before: Plan) -> dict[str, str]:
+    """Return the compressions that do what one did before, by the names that those had.
+
+    A control is known by its chain: its name depends on which others there are.
+    """
+    found = {}
+    for name, steps in plan.chains.items():
+        names = [name, *filter(is_control, before.chains if is_control(name) else ())]
+        earlier = next((one for one in names if before.chains.get(one) == steps), None)
+        if earlier is not None:
+            found[name] = earlier
+    return found
 
 
 def identity(finding: Finding) -> Red:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -16,7 +15,7 @@ import pytest
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from robustgate.config import load
+from robustgate.config import expose, load
 from robustgate.core.errors import ConfigurationError
 from robustgate.core.records import Case, CaseResult, Finding, Results, Variant, VariantRecord
 from robustgate.engine.complaints import gap, left_out
@@ -73,9 +72,7 @@ class GateSession:
         config.pluginmanager.register(self.live, "robustgate.live")
         self.turns = turns_of(config)
         self.shard = shard_of(config)
-        # What the configuration names may lie beside it, as for the command; last, so that it hides nothing.
-        if str(source.parent) not in sys.path:
-            sys.path.append(str(source.parent))
+        expose(source)
 
     # What tests use.
 

@@ -122,8 +122,11 @@ def test_larger_numbers_are_told_in_words() -> None:
     assert [in_words(1_234_567), in_words(43_000_000_000)] == ["1.2 million", "43.0 billion"]
 
 
+@pytest.mark.parametrize("where", ["here", "elsewhere"])
 @pytest.mark.parametrize("words", [["compress"], ["plan", "--power"], ["lint", "--data"]], ids=" ".join)
-def test_a_module_of_this_folder_is_found_as_pytest_finds_it(tiny, words: list[str]) -> None:
+def test_a_module_beside_the_configuration_is_found_as_pytest_finds_it(
+    tiny, tmp_path_factory, monkeypatch, words: list[str], where: str
+) -> None:
     tiny.configure(('kind = "npz"\nfiles = { test = "night.npz" }', 'kind = "callable"\nbuild = "nightly:images"'))
     (tiny.folder / "nightly.py").write_text(
         "import numpy as np\nclass Night(list):\n    classes = ('dark', 'bright')\n"
@@ -131,6 +134,9 @@ def test_a_module_of_this_folder_is_found_as_pytest_finds_it(tiny, words: list[s
         "    return Night((np.full((8, 8, 3), level, np.uint8), int(level > 127)) for level in range(110, 150))\n"
     )
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    if where == "elsewhere":
+        monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+        words = [*words, "--config", str(tiny.folder / "robustgate.toml")]
     done = subprocess.run([COMMAND, *words], capture_output=True, text=True, env=environment, check=False, timeout=120)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
 

@@ -25,6 +25,8 @@ MENDS = '{ recipe = "supervised", epochs = 10 }'
 TOO_LITTLE, LESS, MORE = "{ epochs = 1, lr = 0.001 }", "{ epochs = 10 }", "{ epochs = 30 }"
 # The pruned network learns by it, the whole one dies of it.
 RUINS_THE_CONTROL = "{ epochs = 3, lr = 0.2, batch_size = 32 }"
+# Both networks learn from images turned to their opposite.
+MISLED = "ratio = 0.75, finetune = { epochs = 3, transforms = { RandomInvert = { p = 1.0 } } } }]"
 NOBODY_REACHES = ("min = 0.9", "min = 1.0")
 
 
@@ -108,6 +110,19 @@ def test_a_control_that_turns_red_is_no_repair(tiny, judged) -> None:
     assert "red: tiny-control-day: rule" in done.stdout
 
 
+def test_a_control_is_repaired_with_all_that_it_is_the_control_of(tiny, judged) -> None:
+    other = f'\n[compressions.fp75_again]\nsteps = [{{ method = "filter_pruning", {MISLED}\n'
+    path = tiny.write_red(other, ("ratio = 0.75 }]", MISLED))
+    results = judged(path)
+    assert verdicts(results)["tiny-control-day"] == "fail"
+    done = repair(results, "--recipe", MENDS)
+    assert done.exit_code == 0, done.output
+    assert "compression control: red in 1 finding" in done.stdout
+    assert "repaired with the compressions that it is the control of" in done.stdout
+    assert "not repaired" not in done.stdout
+    assert set(verdicts(judged(tiny.folder / "robustgate-repaired.toml")).values()) == {"pass"}
+
+
 def test_of_the_green_the_most_accurate_is_taken(tiny, judged) -> None:
     done = repair(judged(tiny.write_red()), *(f"--recipe={one}" for one in (TOO_LITTLE, LESS, MORE)))
     assert done.exit_code == 0, done.output
@@ -122,7 +137,7 @@ def test_of_the_green_the_most_accurate_is_taken(tiny, judged) -> None:
 def test_names_alone_get_epochs_that_fit_and_keep_them(tiny, judged) -> None:
     results = judged(tiny.write_red("", NOBODY_REACHES))
     first = repair(results, "--minutes", "0.2")
-    rows = re.findall(r'\{ recipe = "(\w+)", epochs = (\d+) \}: ([a-z ]+):', first.stdout)
+    rows = re.findall(r'│ \{ recipe = "(\w+)", epochs = (\d+) \} +│ ([a-z ]+?) +│', first.stdout)
     assert {name for name, _, _ in rows} == {"supervised", "sam", "distillation", "adcorda"}
     assert {verdict for _, _, verdict in rows} <= {"red", "out of time", "not built"}
     assert all(1 <= int(epochs) <= 30 for _, epochs, _ in rows)
@@ -133,8 +148,11 @@ def test_names_alone_get_epochs_that_fit_and_keep_them(tiny, judged) -> None:
 def test_without_time_nothing_is_begun(tiny, judged) -> None:
     done = repair(judged(tiny.write_red()), "--minutes", "0", "--recipe", MENDS, "--recipe", "sam")
     assert done.exit_code == 1
-    assert f"{MENDS}: out of time: not begun" in done.stdout
-    assert '{ recipe = "sam" }: out of time: not begun' in done.stdout
+    assert re.findall(r"│ (\d) │ (\{.*?\}) +│ out of time │", done.stdout) == [
+        ("1", MENDS),
+        ("2", '{ recipe = "sam" }'),
+    ]
+    assert done.stdout.count("out of time: not begun") == 2
     assert not (tiny.folder / "cache" / "trainings").exists()
 
 
