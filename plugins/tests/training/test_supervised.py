@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from bright_halves import SIZE, network, same, samples_of, sides
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -17,54 +18,12 @@ from robustgate.engine.course import train
 from robustgate.training._descent import share_of_peak
 from robustgate.training.supervised import Supervised
 
-SIZE = 6
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def samples_of(images: np.ndarray, labels: np.ndarray) -> Samples:
-    names = tuple(map(str, range(len(labels))))
-    return Samples(images=images, labels=labels.astype(np.int64), classes=("left", "right"), names=names)
-
-
-def sides(count: int = 96) -> Samples:
-    """Noise; the half that the label names is brighter."""
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 120, (count, SIZE, SIZE, 3), dtype=np.uint8)
-    labels = np.arange(count) % 2
-    half = SIZE // 2
-    images[labels == 0, :, :half] += 120
-    images[labels == 1, :, half:] += 120
-    return samples_of(images, labels)
-
-
-def network(seed: int = 0, dropout: float = 0.0) -> nn.Module:
-    torch.manual_seed(seed)
-    return nn.Sequential(
-        nn.Conv2d(3, 4, 3, padding=1),
-        nn.BatchNorm2d(4),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Dropout(dropout),
-        nn.Linear(4 * SIZE * SIZE, 2),
-    )
-
 
 def trained(recipe: Supervised, seed: int, *, global_seed: int = 0, dropout: float = 0.5) -> dict[str, Tensor]:
     module = network(dropout=dropout)
     torch.manual_seed(global_seed)
     train(module, recipe, sides(), seed=seed)
     return module.state_dict()
-
-
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return all(torch.equal(value, other[key]) for key, value in one.items())
 
 
 def accuracy(module: nn.Module, samples: Samples) -> float:
@@ -89,14 +48,14 @@ def test_the_global_stream_is_as_it_was() -> None:
 
 
 def test_a_separable_problem_is_learnt() -> None:
-    module = network()
+    module = network(dropout=0.0)
     assert accuracy(module.eval(), sides()) < 0.7
     train(module, Supervised(epochs=8, batch_size=16, shift=0), sides())
     assert accuracy(module, sides()) == 1.0
 
 
 def test_the_network_is_left_in_eval_mode_and_without_gradients() -> None:
-    module = network()
+    module = network(dropout=0.0)
     train(module, Supervised(epochs=1), sides())
     assert not any(part.training for part in module.modules())
     assert all(parameter.grad is None for parameter in module.parameters())
