@@ -1,4 +1,4 @@
-"""Contracts as tests: what every attack and corruption must keep, ours or a third party's.
+"""Contracts as tests: what every attack, corruption and recipe must keep, ours or a third party's.
 
 from robustgate.testing import AttackContract
 
@@ -12,16 +12,19 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from robustgate.core.benchmark import SEVERITIES
 from robustgate.core.budget import Budget
-from robustgate.core.components import Attack, Corruption
+from robustgate.core.components import Attack, Corruption, Recipe, Samples
 from robustgate.engine.arena import Arena, Batch
+from robustgate.engine.course import Lesson, Pupil, train, unheard
 from robustgate.engine.draws import SampleDraws
 from robustgate.engine.ledger import Ledger
 from robustgate.engine.subjects import CountedTarget, TorchSubject
@@ -183,3 +186,92 @@ class CorruptionContract(ComponentContract):
         before = torch.random.get_rng_state()
         corruption.apply(images, 2, SampleDraws(range(len(images))))
         expect(torch.equal(torch.random.get_rng_state(), before), "the global random stream moved")
+
+
+class KilledError(BaseException):
+    """Ends a training as a signal does: nothing catches it."""
+
+
+class RecipeContract(ComponentContract):
+    """Inherit, and override the fixture `recipe`: give it two epochs at least, and batches of at most eight."""
+
+    @pytest.fixture
+    def recipe(self) -> Recipe:
+        """The recipe under test."""
+        raise NotImplementedError("override the fixture 'recipe'")
+
+    @pytest.fixture
+    def domain(self) -> str | None:
+        """The other domain at whose images it looks, if any."""
+        return None
+
+    def trained(
+        self,
+        recipe: Recipe,
+        domain: str | None,
+        *,
+        seed: int = 0,
+        shaken: bool = False,
+        folder: Path | None = None,
+        pupil: Pupil = unheard,
+    ) -> nn.Module:
+        """Train a small network with dropout and batch normalisation on the pictures, and return it.
+
+        The global random stream is elsewhere when training begins if it is `shaken`; a recipe must leave it there.
+        """
+        torch.manual_seed(0)
+        layers = (nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.2), nn.AdaptiveAvgPool2d(4))
+        module = nn.Sequential(*layers, nn.Flatten(), nn.Linear(128, 3)).eval()
+        levels = (pictures() * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+        named = {"classes": ("a", "b", "c"), "names": ("drawn",) * COUNT}
+        samples = Samples(images=levels, labels=np.arange(COUNT) % 3, **named)
+        others = {domain: Samples(images=255 - levels, labels=np.arange(COUNT) % 3, **named)} if domain else {}
+        teachers: dict[str | None, nn.Module] = {None: nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, 3))}
+        torch.manual_seed(99 if shaken else 0)
+        before = torch.random.get_rng_state()
+        trained = train(
+            module, recipe, samples, seed=seed, unlabelled=others, teachers=teachers, folder=folder, pupil=pupil
+        )
+        expect(torch.equal(torch.random.get_rng_state(), before), "the global random stream moved")
+        return trained
+
+    def test_component(self, recipe: Recipe) -> None:
+        """It is a frozen, keyword-only dataclass."""
+        self.check(recipe)
+
+    def test_trains(self, recipe: Recipe, domain: str | None) -> None:
+        """The network is another afterwards, in eval mode, finite, and keeps no gradients."""
+        lessons: list[Lesson] = []
+        module = self.trained(recipe, domain, pupil=lessons.append)
+        expect(any(lesson.epoch for lesson in lessons), "no epoch was told: it does not go through `course.epochs`")
+        torch.manual_seed(0)
+        expect(not torch.equal(next(module.parameters()), nn.Conv2d(3, 8, 3).weight), "the weights are as they were")
+        expect(not any(part.training for part in module.modules()), "the network was left in train mode")
+        expect(all(one.grad is None for one in module.parameters()), "parameters were left with gradients")
+        expect(all(bool(value.isfinite().all()) for value in module.state_dict().values()), "NaN or infinity")
+
+    def test_seed(self, recipe: Recipe, domain: str | None) -> None:
+        """Its seed decides everything; the global random stream decides nothing, and is left as it was."""
+        first, moved = (self.trained(recipe, domain, seed=1, shaken=shaken) for shaken in (False, True))
+        expect(_same(first, moved), "the same seed gave other weights")
+        expect(not _same(first, self.trained(recipe, domain, seed=2)), "another seed gave the same weights")
+
+    def test_killed(self, recipe: Recipe, domain: str | None, tmp_path: Path) -> None:
+        """Killed in its second epoch and called again, it ends at the same weights as one that was left alone."""
+
+        def killing(lesson: Lesson) -> None:
+            if lesson.epoch == 2:
+                raise KilledError
+
+        alone = self.trained(recipe, domain)
+        with pytest.raises(KilledError):
+            self.trained(recipe, domain, folder=tmp_path, pupil=killing)
+        resumed: list[int] = []
+        again = self.trained(recipe, domain, folder=tmp_path, pupil=lambda lesson: resumed.append(lesson.epoch))
+        expect(1 not in resumed, "the first epoch, which was kept, was trained again")
+        expect(_same(alone, again), "it ends at other weights than one that was left alone")
+
+
+def _same(one: nn.Module, other: nn.Module) -> bool:
+    ours, theirs = one.state_dict(), other.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(value, theirs[key]) for key, value in ours.items())

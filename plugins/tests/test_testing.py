@@ -12,7 +12,9 @@ from robustgate.attacks.fgsm import Fgsm
 from robustgate.core.components import Query
 from robustgate.core.losses import cross_entropy
 from robustgate.corruptions.contrast import Contrast
-from robustgate.testing import AttackContract, CorruptionContract, pictures
+from robustgate.testing import AttackContract, CorruptionContract, RecipeContract, pictures
+from robustgate.training._descent import Descent, Run
+from robustgate.training.supervised import Supervised
 
 FAILED = pytest.fail.Exception
 
@@ -103,3 +105,57 @@ def test_a_faulty_corruption_breaks_the_contract(fault: str, test: str, argument
     with pytest.raises(FAILED, match=complaint):
         getattr(CorruptionContract(), test)(Spoiled(fault=fault), pictures(12, 32), *arguments)
     getattr(CorruptionContract(), test)(Contrast(), pictures(12, 32), *arguments)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Careless(Descent):
+    """A recipe that does what its `fault` says."""
+
+    fault: str = ""
+
+    def train(self, network, course):
+        if self.fault == "idle":
+            return network
+        if self.fault == "stream":
+            torch.rand(1)
+        trained = super().train(network, course)
+        if self.fault == "mode":
+            trained.module.train()
+        if self.fault == "gradient":
+            trained.module(torch.full((2, 3, 16, 16), 0.5)).sum().backward()
+        return trained
+
+    def begin(self, network, course):
+        run = Forgetful(self, network, course, course.samples("train")) if self.fault == "momentum" else None
+        return run or super().begin(network, course)
+
+    def gradients(self, run, images, labels):
+        if self.fault == "seedless":
+            images = images + torch.rand(1, generator=torch.Generator().manual_seed(id(object()) % 2**31))
+        return super().gradients(run, images, labels)
+
+
+class Forgetful(Run):
+    """Its momenta are lost when the process is killed."""
+
+    def load_state_dict(self, state):
+        super().load_state_dict({**state, "optimizer": self.optimizer.state_dict()})
+
+
+@pytest.mark.parametrize(
+    ("fault", "test", "complaint"),
+    [
+        ("idle", "test_trains", "no epoch was told"),
+        ("mode", "test_trains", "left in train mode"),
+        ("gradient", "test_trains", "left with gradients"),
+        ("stream", "test_seed", "random stream moved"),
+        ("seedless", "test_seed", "the same seed gave other weights"),
+        ("momentum", "test_killed", "other weights than one that was left alone"),
+    ],
+)
+def test_a_careless_recipe_breaks_the_contract(fault: str, test: str, complaint: str, tmp_path) -> None:
+    folder = {"tmp_path": tmp_path} if test == "test_killed" else {}
+    with pytest.raises(FAILED, match=complaint):
+        getattr(RecipeContract(), test)(Careless(epochs=2, batch_size=8, fault=fault), None, **folder)
+    sound = {"tmp_path": tmp_path / "sound"} if folder else {}
+    getattr(RecipeContract(), test)(Supervised(epochs=2, batch_size=8), None, **sound)

@@ -121,7 +121,8 @@ class Tribunal:
         cases = [one for one in plan.cases if is_new(one)]
         clean = [one for one in cases if (one.variant.compression, one.shift.kind) == (compression, "clean")]
         names = {one[2] for one in self.known}
-        rest = sorted((one for one in cases if one not in clean), key=lambda one: one.name not in names)
+        rest = [one for one in cases if one not in clean]
+        rest.sort(key=lambda one: (one.name not in names, one.variant.compression != compression))
         variants = [one for one in plan.variants if one in {case.variant for case in cases}]
         found = [self._case(gate, case, repaired) for case in clean]
         yield mean(value for value, _ in found), [text for _, reds in found for text in reds]
