@@ -140,9 +140,11 @@ def run(
     waiting = [task for task in tasks if not results.has(task)]
     running: dict[Future[dict[str, Any]], Task] = {}
     failed = 0
-    # A task sets its own threads; torch's pools do not survive a fork.
+    # A process for each task: what one leaves in memory is no other's; and torch's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=os.nice, initargs=(5,)) as pool:
+    with ProcessPoolExecutor(
+        workers, mp_context=context, max_tasks_per_child=1, initializer=os.nice, initargs=(5,)
+    ) as pool:
         while running or (waiting and time.monotonic() < ends):
             while waiting and len(running) < workers and time.monotonic() < ends:
                 task = waiting.pop(0)
