@@ -73,6 +73,9 @@ def repair(
             done = _run(repairs, lessons)
     except RobustgateError as error:
         raise refusal(error) from error
+    if not done and found.run.measured < found.run.planned:
+        measured = f"{found.run.measured:,} of {found.run.planned:,} planned cases"
+        raise refusal(f"{results}: nothing is red in {measured}, and the others were not measured; run the gate whole")
     if not done:
         typer.echo(f"nothing is red in {results}: nothing to repair")
         return

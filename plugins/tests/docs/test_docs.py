@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,11 +20,13 @@ from doc_pages import DOCS, NOT_RUN, Block, Reader, read
 
 import robustgate
 from robustgate.cli import app
+from robustgate.cli.train import made
+from robustgate.core.catalog import shelf
 
 PAGES = sorted(path.name for path in DOCS.glob("*.md"))
 START = "first-hour.md"
 # Those that go on in the folder of the first hour, and need nothing but it.
-FURTHER = ["foreign-onnx.md", "policies.md", "what-green-does-not-prove.md", "your-own-model.md"]
+FURTHER = ["foreign-onnx.md", "policies.md", "repair.md", "what-green-does-not-prove.md", "your-own-model.md"]
 # A list of links, and those that are run otherwise: below, and in test_docs_errors.py.
 APART = ["README.md", "ci.md", "errors.md", "extending.md"]
 # Steps of a CI job that are not run, with the reason.
@@ -72,6 +75,15 @@ def test_blocks_that_are_not_run_say_why() -> None:
 def test_your_own_model_takes_twenty_lines() -> None:
     (block,) = [one for one in read("your-own-model.md") if one.named[0] == "robustgate.toml"]
     assert len(block.named[1].splitlines()) <= 20
+
+
+def test_every_recipe_is_in_the_table_and_can_be_read() -> None:
+    text = (DOCS / "repair.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\| `(\{.*?\})` \|", text, re.MULTILINE)
+    recipes = [tomllib.loads(f"recipe = {table}")["recipe"].get("recipe", "supervised") for table in told]
+    assert sorted(recipes) == sorted(shelf("training").names)
+    for table in told:
+        made(tomllib.loads(f"recipe = {table}")["recipe"])
 
 
 # CI.
@@ -157,8 +169,8 @@ def test_a_file_on_the_shelf_is_a_component(reader: Reader, tmp_path: Path) -> N
     copy = Path(shutil.copytree(Path(robustgate.__file__).parent, tmp_path / "project" / "robustgate"))
     shelves = {"tint": "attacks", "weight_rounding": "compression", "image_list": "domains"}
     blocks = {block.named[0]: block for block in read("extending.md")}
-    for name, shelf in shelves.items():
-        (copy / shelf / f"{name}.py").write_text(blocks[f"tints/{name}.py"].body)
+    for name, folder in shelves.items():
+        (copy / folder / f"{name}.py").write_text(blocks[f"tints/{name}.py"].body)
     reader.importable = copy.parent
     reader.on_toml(blocks["robustgate.toml"])
     assert reader.run("robustgate plan") == 0, reader.output
