@@ -129,12 +129,14 @@ class Course:
                     f"training diverged: the loss of epoch {epoch + 1} holds NaN or infinity; lower lr"
                 )
             self._keep(epoch + 1, state)
+            # What was told on the way is of a part of the epoch: its last word is of all of it.
+            self._tell(replace(self._lesson, share=(epoch + 1) / count, loss=self._loss()))
 
     def tell(self, share: float, loss: Tensor) -> None:
         """Tell the pupil, where the last word is a while ago."""
         self._losses.append(loss.detach())
-        if time.monotonic() - self._told > PAUSE or share >= 1:
-            self._tell(replace(self._lesson, share=share, loss=float(torch.stack(self._losses).mean())))
+        if time.monotonic() - self._told > PAUSE:
+            self._tell(replace(self._lesson, share=share, loss=self._loss()))
 
     def perturbed(self, network: Network, images: Tensor, labels: Tensor, attack: Attack, draw: int) -> Tensor:
         """Return the last points that `attack` asks about."""
@@ -163,6 +165,9 @@ class Course:
                 with whole(kept) as stream:
                     np.savez(stream, rows=rows, images=moved)
         return replace(samples, images=turned.Overlaid(samples.images, rows, moved)), rows
+
+    def _loss(self) -> float | None:
+        return float(torch.stack(self._losses).mean()) if self._losses else None
 
     def _tell(self, lesson: Lesson) -> None:
         self._told = time.monotonic()

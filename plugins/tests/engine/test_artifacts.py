@@ -244,7 +244,9 @@ def test_a_quantized_resnet_has_the_weights_of_its_folded_convolutions(tiny) -> 
 
 def test_divergence_is_an_error_that_leaves_nothing_behind(tiny, tmp_path_factory) -> None:
     gate = gate_of(tiny, extra=CHAINS.replace("lr = 0.01", "lr = 1e30"))
-    with pytest.raises(CompressionError, match=r"tiny-tuned-day: training diverged: the loss of epoch 1 holds NaN or inf.*; lower lr"):
+    with pytest.raises(
+        CompressionError, match=r"tiny-tuned-day: training diverged: the loss of epoch 1 holds NaN or inf.*; lower lr"
+    ):
         record(gate, "tuned")
     assert len(entries(tiny)) == 1  # the reference, which is whole
     assert record(gate_of(tiny), "tuned").parameters == 17

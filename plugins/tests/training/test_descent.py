@@ -233,11 +233,12 @@ def begun(*, bound: bool) -> tuple[nn.Module, tuple[Constraint, ...]]:
 def end_of(recipe: Recipe, folder: Path | None = None, *, bound: bool = False, kill_at: int = 0) -> dict[str, Tensor]:
     """Train from the start, or go on in the folder; the process is killed at the step `kill_at` of those it takes."""
     module, constraints = begun(bound=bound)
-    taken = 0
+    taken, share = 0, 0.0
 
     def pupil(lesson: Lesson) -> None:
-        nonlocal taken
-        taken += 1
+        nonlocal taken, share
+        taken += lesson.share > share  # what is told at an epoch's end is no step
+        share = lesson.share
         if taken == kill_at:
             raise Killed
 
@@ -289,17 +290,33 @@ def test_a_network_that_was_half_trained_when_its_training_was_killed_goes_on_as
 
     def pupil(lesson: Lesson) -> None:
         heard.append(lesson)
-        if len(heard) == 8:
+        if len(heard) == 10:
             raise Killed
 
     with pytest.raises(Killed):
         train(module, recipe, sides(48), seed=3, folder=tmp_path, pupil=pupil)
     train(module, recipe, sides(48), seed=3, folder=tmp_path, pupil=pupil)
     assert same(module.state_dict(), alone)
-    # Killed in the third epoch, which began anew: lessons go on where they were.
+    # Killed in the third epoch, which began anew: lessons go on where they were, one a step and one at an epoch's end.
     assert [(lesson.epoch, lesson.epochs) for lesson in heard] == [
-        (epoch, 4) for epoch, steps in ((1, 3), (2, 3), (3, 2), (3, 3), (4, 3)) for _ in range(steps)
+        (epoch, 4) for epoch, told in ((1, 4), (2, 4), (3, 2), (3, 4), (4, 4)) for _ in range(told)
     ]
+
+
+def test_an_epoch_s_last_word_is_of_all_its_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(course, "PAUSE", 1e9)  # nothing but the first step and the end is told
+    losses, heard = [], []
+
+    def objective(_images: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+        loss = torch.nn.functional.cross_entropy(logits, labels)
+        losses.append(float(loss.detach()))
+        return loss
+
+    train(network(), Supervised(epochs=2, batch_size=16), sides(48), objective=objective, pupil=heard.append)
+    ends = np.mean(losses[:3]), np.mean(losses[3:])
+    expected = [(1, 1 / 6, losses[0]), (1, 0.5, ends[0]), (2, 4 / 6, losses[3]), (2, 1.0, ends[1])]
+    found = [(lesson.epoch, lesson.share, lesson.loss) for lesson in heard]
+    assert found == [(epoch, pytest.approx(share), pytest.approx(loss)) for epoch, share, loss in expected]
 
 
 def test_a_training_that_had_finished_is_not_trained_again(tmp_path: Path) -> None:
