@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -93,7 +94,7 @@ class Course:
         self.objective = objective
         self._lesson = Lesson(doing=doing, share=0.0)
         self._losses: list[Tensor] = []
-        self._told = 0.0
+        self._told = -inf
 
     @property
     def device(self) -> torch.device:
@@ -122,7 +123,7 @@ class Course:
         """Yield the epochs that are left, and keep `state` after each."""
         for epoch in range(self._resumed(state), count):
             self._lesson = replace(self._lesson, epoch=epoch + 1, epochs=count, loss=None)
-            self._losses, self._told = [], 0.0  # the first step of each epoch is told
+            self._losses, self._told = [], -inf  # the first step of each epoch is told
             yield epoch
             if self._losses and not bool(torch.stack(self._losses).isfinite().all()):
                 raise CompressionError(
