@@ -13,8 +13,10 @@ from onnx import numpy_helper
 from safetensors.torch import load_file, save_file
 
 from robustgate.config import load
+from robustgate.core.components import Network
 from robustgate.core.errors import CompressionError
 from robustgate.core.records import Variant
+from robustgate.engine.course import Course
 from robustgate.engine.gate import Gate
 from robustgate.engine.plan import make_plan
 from robustgate.training.supervised import Supervised
@@ -109,10 +111,11 @@ def test_every_fine_tuning_of_the_chain_is_in_its_control(gate: Gate) -> None:
 def test_a_training_that_moves_a_pruned_weight_is_found_out(tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     """A planted fault: a recipe that puts the weights of a copy, trained without the masks, back."""
 
-    def careless(recipe: Supervised, module: torch.nn.Module, samples, **_) -> None:
+    def careless(recipe: Supervised, network: Network, course: Course) -> Network:
         with torch.no_grad():
-            for parameter in module.parameters():
+            for parameter in network.module.parameters():
                 parameter.add_(1.0)
+        return network
 
     monkeypatch.setattr(Supervised, "train", careless)
     steps = '{ method = "magnitude_pruning", sparsity = 0.5, finetune = { epochs = 1 } }'
