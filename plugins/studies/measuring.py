@@ -28,10 +28,8 @@ from robustgate.engine.processor import processor
 from robustgate.engine.store import code_version
 from robustgate.engine.subjects import TorchSubject
 
-REFERENCE = "none"
 
-
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Task:
     """One network of one seed, asked on one part of its setting's test split."""
 

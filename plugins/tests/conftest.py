@@ -132,13 +132,7 @@ class TinyProject:
 
     def configure(self, *changes: tuple[str, str], extra: str = "") -> Path:
         """Write robustgate.toml with texts replaced, each of which must be there."""
-        text = TINY_CONFIGURATION
-        for old, new in changes:
-            assert old in text
-            text = text.replace(old, new)
-        path = self.folder / "robustgate.toml"
-        path.write_text(text + extra)
-        return path
+        return self._written(TINY_CONFIGURATION, changes, extra)
 
     def write_weights(self, filters: torch.Tensor = FILTERS) -> None:
         """Write weights that call an image bright when its mean is above one half."""
@@ -162,7 +156,9 @@ class TinyProject:
             labels = (levels > 127).astype(np.int64)
             np.savez(self.folder / f"{split}.npz", images=images, labels=labels, classes=np.array(["dark", "bright"]))
         files = 'train = "train.npz", calibration = "calibration.npz", test = "test.npz"'
-        text = RED_CONFIGURATION.replace("FILES", files)
+        return self._written(RED_CONFIGURATION.replace("FILES", files), changes, extra)
+
+    def _written(self, text: str, changes: tuple[tuple[str, str], ...], extra: str) -> Path:
         for old, new in changes:
             assert old in text
             text = text.replace(old, new)

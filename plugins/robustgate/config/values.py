@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from robustgate.core.benchmark import SEVERITIES
+from robustgate.core.catalog import is_part
 from robustgate.core.components import (
     Attack,
     Compression,
@@ -272,9 +274,10 @@ class Step:
         return self._asked("domains")
 
     def _asked(self, for_what: str) -> tuple[str, ...]:
-        inner = [getattr(self.component, field, None) for field in ("training", "proxy")]
-        named = [name for one in (self.component, self.finetune, *inner) for name in getattr(one, for_what, ())]
-        return tuple(dict.fromkeys(named))
+        own: list[Any] = [one for one in (self.component, self.finetune) if is_dataclass(one)]
+        values = [getattr(one, field.name) for one in own for field in fields(one)]
+        parts = [value for value in values if is_part(value)]  # as a distillation's own recipe
+        return tuple(dict.fromkeys(name for one in (*own, *parts) for name in getattr(one, for_what, ())))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -302,5 +305,9 @@ class Configuration:
 
         The same for every variant, so that each stays paired with its reference.
         """
-        steps = (step for chain in self.compressions.values() for step in chain)
-        return "test" if any(target in step.domains for step in steps) else "whole"
+        return "test" if target in self._looked_at else "whole"
+
+    @cached_property
+    def _looked_at(self) -> frozenset[str]:
+        """The domains that a training looks at: asked for with every case, so found once."""
+        return frozenset(name for chain in self.compressions.values() for step in chain for name in step.domains)
