@@ -51,6 +51,7 @@ class Gate:
     """Measures and judges the cases of a plan, each once; `progress` hears how far each is, `pupil` each training.
 
     `is_selected` says which cases the run is about: a finding that is undecided by itself is judged beside theirs.
+    What was measured before `since`, in seconds since the epoch, or else before the gate opened, was kept from before.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Gate:
         progress: Listener = nobody,
         pupil: Pupil = unheard,
         is_selected: Callable[[Case], bool] = lambda _: True,
+        since: float | None = None,
     ) -> None:
         configuration = plan.configuration
         self.plan = plan
@@ -71,7 +73,7 @@ class Gate:
         store = Store(configuration.gate.cache)
         self.library = Library(configuration.domains, store, configuration.matchings.values())
         self.foundry = Foundry(configuration, plan.chains, store, self.library, self.device, pupil)
-        self.measurements = Measurements(plan, self.foundry, progress)
+        self.measurements = Measurements(plan, self.foundry, progress, since)
         standards = Standards(configuration.gate.baseline, configuration.gate.seed, set(map(key, plan.cases)))
         self.stopping = Stopping(plan, self.measurements, standards, is_selected)
 

@@ -69,15 +69,18 @@ def drawing_order(seed: int, total: int) -> NDArray[np.int64]:
 
 
 class Measurements:
-    """The measurements of a plan's cases; `progress` hears how far each is."""
+    """The measurements of a plan's cases; `progress` hears how far each is.
 
-    def __init__(self, plan: Plan, foundry: Foundry, progress: Listener = nobody) -> None:
+    What was measured before `since`, in seconds since the epoch, or else before now, was kept from before.
+    """
+
+    def __init__(self, plan: Plan, foundry: Foundry, progress: Listener = nobody, since: float | None = None) -> None:
         gate = plan.configuration.gate
         self.plan = plan
         self.foundry = foundry
         self.library = foundry.library
         self.progress = progress
-        self.opened = time.time()
+        self.since = time.time() if since is None else since
         # Looked for once for each variant, by a gradient on two images.
         self.missing_gradient = lru_cache(maxsize=None)(self._missing_gradient)
         self.terms = Terms(
@@ -181,7 +184,7 @@ class Measurements:
         identity = self._identity(case, figure)
         folder, cached = self.foundry.store.entry(KIND, identity, build, f"{first}-{ends}")
         # What another worker of this run has measured meanwhile is not from before.
-        cached = cached and (folder / SEAL).stat().st_mtime < self.opened
+        cached = cached and (folder / SEAL).stat().st_mtime < self.since
         details = json.loads((folder / DETAILS).read_text(encoding="utf-8"))
         outcome = Outcome.load(folder / OUTCOMES, details)
         if case.shift.kind not in AT_ONCE:

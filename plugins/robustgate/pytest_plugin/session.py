@@ -105,6 +105,8 @@ class GateSession:
             device=device,
             progress=self.live.show,
             is_selected=lambda case: key(case) in self.selected,
+            # A worker opens its gate at its first case, when others may have measured already.
+            since=self.began.timestamp(),
         )
 
     def measure(self, case: Case) -> CaseResult:

@@ -161,6 +161,26 @@ def test_workers_and_order_change_no_byte(tiny, suite) -> None:
     assert len(alone[1]) == 3 * PLANNED + 4
 
 
+LATE = """
+import time
+from pathlib import Path
+
+def pytest_runtest_setup(item):
+    ends = time.monotonic() + 60
+    while "none" in item.name and len(list(Path("cache/measurements").glob("*/*/seal.json"))) < 2:
+        assert time.monotonic() < ends
+        time.sleep(0.05)
+"""
+
+
+def test_what_another_worker_of_the_run_has_measured_was_not_kept_from_before(tiny, suite) -> None:
+    # The reference is measured beside the compressed network, and only then its own worker opens its gate.
+    (tiny.folder / "late.py").write_text(LATE)
+    done = suite("-n", "2", "-p", "late", "-k", "pgd")
+    assert done.returncode == 0, done.stdout
+    assert f"2 of {PLANNED} planned cases measured (0 kept from before)" in done.stdout
+
+
 def test_parallel_run_has_the_same_report_and_exit_status(tiny, suite) -> None:
     done = suite("-n", "2")
     assert done.returncode == 0, done.stdout
