@@ -144,7 +144,10 @@ def _values(contrast: Contrast, results: Results, seed: int) -> NDArray[np.float
     return total
 
 
-def together(found: Sequence[Evidence]) -> Verdict:
-    """Return the verdict of a claim from those of its contrasts: that of all of them, or none."""
+def together(found: Sequence[Evidence], *, one_suffices: bool = False) -> Verdict:
+    """Return the verdict of a claim from those of its contrasts: all must hold, or one suffices."""
     verdicts = {one.verdict for one in found}
+    decisive: Verdict = "supported" if one_suffices else "contradicted"
+    if decisive in verdicts:
+        return decisive
     return verdicts.pop() if len(verdicts) == 1 else "undecided"

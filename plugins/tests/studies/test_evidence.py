@@ -117,12 +117,21 @@ def test_the_excess_over_the_clean_loss_is_a_sum_of_four_accuracies(tmp_path: Pa
     assert found.verdict == "supported"
 
 
-def test_a_claim_has_the_verdict_of_all_its_contrasts_or_none(tmp_path: Path) -> None:
+def test_one_contrast_refutes_what_all_must_hold_and_proves_what_one_must(tmp_path: Path) -> None:
     kept = planted(tmp_path, (0.9, 0.6))
     above, below = weigh(CONTRAST, kept, [0]), weigh(Contrast("c", CONTRAST.terms, below=True), kept, [0])
-    assert together([above, above]) == "supported"
-    assert together([below]) == "contradicted"
-    assert together([above, below]) == "undecided"
+    unsure = weigh(Contrast("u", CONTRAST.terms, limit=above.effect), kept, [0])
+    assert [one.verdict for one in (above, below, unsure)] == ["supported", "contradicted", "undecided"]
+    for found, all_must, one_must in (
+        ([above, above], "supported", "supported"),
+        ([below, below], "contradicted", "contradicted"),
+        ([above, below], "contradicted", "supported"),
+        ([above, unsure], "undecided", "supported"),
+        ([below, unsure], "contradicted", "undecided"),
+        ([unsure], "undecided", "undecided"),
+    ):
+        assert together(found) == all_must
+        assert together(found, one_suffices=True) == one_must
 
 
 def test_what_must_be_smaller_and_is_not_is_contradicted(tmp_path: Path) -> None:
