@@ -92,12 +92,15 @@ def dlr_targeted(labels: Tensor, targets: Tensor) -> Loss:
 def softened(teacher: nn.Module, temperature: float, alpha: float) -> Objective:
     """Return the loss of a student who learns from a teacher's softened outputs (Hinton et al. 2015, arXiv 1503.02531).
 
-    (1 - alpha) CE(z_s, y) + alpha T^2 KL(softmax(z_t / T) || softmax(z_s / T)); both see the same images.
+    (1 - alpha) CE(z_s, y) + alpha T^2 KL(softmax(z_t / T) || softmax(z_s / T)); both see the same images. With an
+    `alpha` of 0 the teacher is not asked.
     """
     import torch
     from torch.nn import functional
 
     def objective(images: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+        if not alpha:
+            return functional.cross_entropy(logits, labels)
         with torch.no_grad():
             taught = functional.log_softmax(teacher(images) / temperature, dim=1)
         soft = functional.log_softmax(logits / temperature, dim=1)

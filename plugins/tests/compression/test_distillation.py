@@ -19,6 +19,7 @@ from robustgate.compression.distillation import Distillation
 from robustgate.config import load
 from robustgate.core.components import Architecture, Constraint, Network, Objective
 from robustgate.core.errors import CompressionError
+from robustgate.core.losses import softened
 from robustgate.core.records import Variant
 from robustgate.engine.gate import Gate
 from robustgate.engine.plan import make_plan
@@ -94,6 +95,16 @@ def test_the_loss_is_hintons(temperature: float, alpha: float) -> None:
     p, q = softmax(taught / temperature), softmax(student / temperature)
     divergence = (p * np.log(p / q)).sum(axis=1).mean()
     assert found == pytest.approx((1 - alpha) * cross_entropy + alpha * temperature**2 * divergence, rel=1e-4)
+
+
+def test_a_teacher_whose_word_does_not_count_is_not_asked() -> None:
+    def refuse(_: Tensor) -> Tensor:
+        raise AssertionError("the teacher was asked")
+
+    found = softened(refuse, 4.0, 0.0)(IMAGES, LOGITS, LABELS)
+    torch.testing.assert_close(found, functional.cross_entropy(LOGITS, LABELS))
+    with pytest.raises(AssertionError, match="was asked"):
+        softened(refuse, 4.0, 0.1)(IMAGES, LOGITS, LABELS)
 
 
 def test_without_alpha_it_is_cross_entropy_and_with_a_student_that_agrees_nothing_is_lost() -> None:

@@ -83,6 +83,11 @@ def test_without_transforms_images_are_as_they_are() -> None:
     assert torch.equal(levels(augmented(images)), torch.from_numpy(images).permute(0, 3, 1, 2))
 
 
+def test_images_have_their_channels_last_in_memory() -> None:
+    # What convolutions make of them then has too; the weights stay as they are.
+    assert augmented(pictures()).is_contiguous(memory_format=torch.channels_last)
+
+
 def test_the_seed_decides_the_transforms_and_the_global_stream_nothing() -> None:
     recipe = Supervised(epochs=1, batch_size=32, transforms={"RandAugment": {}})
 
