@@ -184,3 +184,14 @@ def test_a_task_s_name_tells_it_apart() -> None:
     ]
     assert len({task.name for task in tasks}) == len(set(tasks))
     assert isinstance(tasks[0], Task)
+
+
+def test_what_decides_a_claim_is_planned_for_several_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", "")  # which the study extends for its processes
+    from study import planned
+
+    tasks = set(planned(range(3), []))
+    for claim in CLAIMS:
+        for contrast in (*claim.all_of, *claim.any_of):
+            seeds = [seed for seed in range(3) if tasks.issuperset(contrast.tasks(seed))]
+            assert len(seeds) >= (3 if claim.number == 5 else 2), (claim.number, contrast.name)
