@@ -18,10 +18,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
 from robustgate.core.components import Samples
-from robustgate.engine.networks import Normalized
+from robustgate.engine.networks import Normalized, load_weights
 from robustgate.engine.turned import corrections
 from robustgate.training.adcorda import AdCorDa
 
@@ -35,9 +34,7 @@ LIMIT = 99.0
 def network() -> torch.nn.Module:
     """Return the published ResNet-8 behind its normalisation."""
     module = distiller_resnet(depth=8, num_classes=100)
-    state = load_file(DATA / "weights" / "distiller_resnet8_cifar100.safetensors")
-    counters = {key for key in state if key.endswith("num_batches_tracked")}  # in the shape of an older torch
-    module.load_state_dict({key: value.reshape(()) if key in counters else value for key, value in state.items()})
+    load_weights(module, DATA / "weights" / "distiller_resnet8_cifar100.safetensors", "the published ResNet-8")
     return Normalized(module, (0.507, 0.487, 0.441), (0.267, 0.256, 0.276)).eval()
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from networks import dequantized, mobilenet_v2
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from robustgate.config import Configuration, load
@@ -75,8 +75,6 @@ def prepare(where: Place) -> None:
     _cut(where, "cifar10", cifar / "cifar10_test_2000.npz")
     _cut(where, "cifar100", cifar / "cifar100_test_2000.npz")
     _mnist(where)
-    for name in ("resnet8_cifar100", "resnet20_cifar100"):
-        _once(where.work / "data" / f"{name}.safetensors", lambda file, name=name: _without_counters(where, name, file))
     _once(where.work / "data" / "resnet8_mnist.safetensors", lambda file: _digits(where, file))
     for name in OFFICE:
         _once(where.work / "data" / f"mobilenet_{name}.safetensors", lambda file, name=name: _office(where, name, file))
@@ -121,12 +119,6 @@ def _mnist(where: Place) -> None:
 
 def _first(labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     return np.sort(np.concatenate([np.flatnonzero(labels == label)[:count] for label in np.unique(labels)]))
-
-
-def _without_counters(where: Place, name: str, file: Path) -> None:
-    """Leave out batch normalisation's counters, which that file has in a shape of an older torch."""
-    state = load_file(where.data / "weights" / f"distiller_{name}.safetensors")
-    save_file({key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}, file)
 
 
 def _digits(where: Place, file: Path) -> None:

@@ -76,14 +76,15 @@ def load_weights(module: nn.Module, file: Path, place: str) -> None:
     wrapped = "module."  # torch's DataParallel puts it before every key
     if all(key.startswith(wrapped) for key in state) and not any(key.startswith(wrapped) for key in expected):
         state = {key.removeprefix(wrapped): value for key, value in state.items()}
-    # Counters of batch normalisation: many published files leave them out, and torch then fills them in.
-    optional = {key for key in expected if key.endswith("num_batches_tracked")}
-    problems = [f"missing {key!r}" for key in expected.keys() - state.keys() - optional]
+    # Counters of batch normalisation: many published files leave them out, or have each in a list, as torch 0.4 did;
+    # torch reads both.
+    counters = {key for key in expected if key.endswith("num_batches_tracked")}
+    problems = [f"missing {key!r}" for key in expected.keys() - state.keys() - counters]
     problems += [f"unknown {key!r}{nearest(key, expected)}" for key in state.keys() - expected.keys()]
     problems += [
         f"{key!r} expected {tuple(expected[key].shape)}, got {tuple(state[key].shape)}"
         for key in expected.keys() & state.keys()
-        if expected[key].shape != state[key].shape
+        if expected[key].shape != state[key].shape and not (key in counters and state[key].shape == (1,))
     ]
     if problems:
         shown = "; ".join(sorted(problems)[:5])

@@ -105,6 +105,20 @@ def test_a_safetensors_file_is_loaded(tmp_path: Path) -> None:
     assert torch.equal(loaded(safetensors(tmp_path)).weight, STATE["weight"])
 
 
+def test_counters_of_batch_normalisation_may_be_lists_of_one(tmp_path: Path) -> None:
+    source, module = cifar_resnet(depth=8, num_classes=10), cifar_resnet(depth=8, num_classes=10)
+    state = source.state_dict()
+    counters = [key for key in state if "num_batches" in key]
+    state |= {key: torch.tensor([7]) for key in counters}
+    save_file(state, tmp_path / "weights.safetensors")
+    load_weights(module, tmp_path / "weights.safetensors", "models.net")
+    assert {int(module.state_dict()[key]) for key in counters} == {7}
+    assert torch.equal(module.state_dict()["linear.weight"], state["linear.weight"])
+    save_file(state | {counters[0]: torch.tensor([7, 7])}, tmp_path / "two.safetensors")
+    with pytest.raises(ModelError, match=r"num_batches_tracked' expected \(\), got \(2,\)"):
+        load_weights(module, tmp_path / "two.safetensors", "models.net")
+
+
 def test_counters_of_batch_normalisation_may_be_left_out(tmp_path: Path) -> None:
     state = {"weight": torch.ones(2), "bias": torch.zeros(2), "running_mean": torch.zeros(2)}
     save_file({**state, "running_var": torch.full((2,), 4.0)}, tmp_path / "net.safetensors")
