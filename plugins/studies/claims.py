@@ -43,7 +43,7 @@ def office(source: str, compression: str) -> Network:
 
 
 REFERENCE, CONTROL = cifar("none"), cifar("control:half")
-HALF, UNIFORM, ADASAP = (cifar(name) for name in ("half", "half_uniform", "half_adasap"))
+HALF, PHASES, UNIFORM, ADASAP = (cifar(name) for name in ("half", "half_phases", "half_uniform", "half_adasap"))
 DISTILLED, DIRECT, INT8 = (cifar(name) for name in ("distilled", "direct", "int8"))
 COMBINED = ("sparse_int8", "clustered_int8", "sparse_clustered_int8")
 
@@ -191,14 +191,16 @@ CLAIMS = (
         5,
         "AdaSAP beats plain pruning, and uniform sharpness-aware pruning, at equal size and equal epochs",
         "Bair et al. 2024, AdaSAP",
-        "the same epochs and size: plain pruning, and AdaSAP's own phases with one radius for all filters",
-        "the paper's 90 epochs on ImageNet; here four, on a fifth of CIFAR-10",
+        "the same epochs and size: plain pruning, and its own phases with one radius for all filters, or none",
+        "the paper's 90 epochs on ImageNet; here four, on a fifth of CIFAR-10, and plain pruning has all to recover",
         all_of=(
             difference("AdaSAP less plain pruning, corruptions", ADASAP, HALF),
             difference("AdaSAP less one radius for all, corruptions", ADASAP, UNIFORM),
         ),
         beside=(
             difference("AdaSAP less plain pruning, clean", ADASAP, HALF, CLEAN),
+            difference("AdaSAP less its phases without a radius, corruptions", ADASAP, PHASES),
+            difference("its phases without a radius less plain pruning, corruptions", PHASES, HALF),
             difference("one radius for all less plain pruning, corruptions", UNIFORM, HALF),
         ),
     ),
