@@ -113,6 +113,10 @@ def weigh(contrast: Contrast, results: Results, seeds: Sequence[int], comparison
     images = values.mean(axis=0)
     error = (1 - CONFIDENCE) / comparisons
     spread = stats.sem(images) * stats.t.ppf(1 - error / 2, len(images) - 1)
+    if np.ptp(images) == 0:
+        # That none of n images differs does not say that none would: of that many others, this share may (Clopper and
+        # Pearson), and by as much as the contrast allows.
+        spread = (1 - (error / 2) ** (1 / len(images))) * sum(abs(term.weight) for term in contrast.terms) / 2
     effect = float(images.mean())
     return Evidence(
         contrast=contrast,

@@ -69,6 +69,14 @@ def test_the_interval_is_that_of_the_paired_t_test(tmp_path: Path) -> None:
     assert (wider.low, wider.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
+def test_where_no_image_differs_the_interval_is_that_of_a_share_of_which_none_was_seen(tmp_path: Path) -> None:
+    found = weigh(difference("the same", ONE, ONE, CLEAN), planted(tmp_path, (0.8, 0.8)), [0])
+    exact = stats.binomtest(0, N).proportion_ci(0.99, "exact")
+    assert found.effect == 0
+    assert (-found.low, found.high) == pytest.approx((exact.high, exact.high))
+    assert found.verdict == "undecided"
+
+
 @pytest.mark.parametrize(
     ("pairs", "limit", "below", "verdict"),
     [
