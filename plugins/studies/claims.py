@@ -202,6 +202,7 @@ CLAIMS = (
             difference("AdaSAP less its phases without a radius, corruptions", ADASAP, PHASES),
             difference("its phases without a radius less plain pruning, corruptions", PHASES, HALF),
             difference("one radius for all less plain pruning, corruptions", UNIFORM, HALF),
+            difference("unpruned, AdaSAP less plain training, corruptions", cifar("control:half_adasap"), CONTROL),
         ),
     ),
     Claim(

@@ -14,6 +14,7 @@ from measuring import Results, Task
 
 from robustgate.core.files import write_whole
 
+SIZES = (50, 100, 150, 200, 300, 500, 1000)
 COLOURS = {"supported": "#1a7f37", "contradicted": "#b42318", "undecided": "#667085"}
 HEAD = f"""# The study
 
@@ -84,7 +85,7 @@ def _section(claim: Claim, verdict: Verdict | None, found: list[Evidence], besid
         "",
         f"{claim.paper}. Control: {claim.control}.",
         "",
-        f"**{(verdict or 'not measured').capitalize()}.** What would change it: {_change(claim, found)}.",
+        f"**{(verdict or 'not measured').capitalize()}.** What would change it: {_change(claim, verdict, found)}.",
         "",
         _table(
             ["contrast", "effect", "each seed", "images", "claimed", "verdict"],
@@ -107,12 +108,13 @@ def _row(one: Evidence, *, decides: bool) -> list[str]:
     ]
 
 
-def _change(claim: Claim, found: Sequence[Evidence]) -> str:
-    needed = [one.images_to_decide for one in found if one.verdict == "undecided"]
-    counts = [count for count in needed if count is not None]
+def _change(claim: Claim, verdict: Verdict | None, found: Sequence[Evidence]) -> str:
+    if verdict != "undecided":
+        return claim.would_change
+    unsure = [one for one in found if one.verdict == "undecided"]
+    counts = [count for one in unsure if (count := one.images_to_decide) is not None]
     more = f"about {max(counts):,} images, if effects are what they seem; " if counts else ""
-    differ = any(one.verdict == "undecided" and one.images_to_decide is None for one in found)
-    seeds = "seeds that agree; " if differ else ""
+    seeds = "seeds that agree; " if len(counts) < len(unsure) else ""
     return f"{more}{seeds}{claim.would_change}"
 
 
@@ -219,28 +221,41 @@ def _contrasts(judged: Sequence[tuple[Claim, Verdict | None, list[Evidence], lis
         axes.plot([100 * one.low, 100 * one.high], [place, place], color=colour, linewidth=2)
         axes.plot([100 * effect for effect in one.by_seed], [place] * len(one.by_seed), "|", color=colour, markersize=8)
         axes.plot(100 * one.effect, place, "<" if one.contrast.below else ">", color=colour, markersize=6)
+        if one.contrast.limit:
+            limit = 100 * one.contrast.limit
+            axes.plot([limit, limit], [place - 0.5, place + 0.5], ":", color="#98a2b3", zorder=0)
     axes.axvline(0, color="#98a2b3", linewidth=1, zorder=0)
     axes.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=8)
     axes.invert_yaxis()
-    axes.set_xlabel("points; a triangle points to where the claim says that it lies, ticks are single seeds")
+    axes.set_xlabel(
+        "points; a triangle points to where the claim says it lies, ticks are seeds, dotted lines limits other than 0"
+    )
     _save(figure, file)
 
 
 def _tradeoff(results: Results, seeds: Sequence[int], file: Path) -> None:
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.add_subplot()
+    points = []
     for network in _all(results):
         tasks = [task for seed in seeds if results.has(task := network.task(seed, "whole"))]
         if network.setting != "cifar10" or network.model != "resnet20" or not tasks or "control" in network.compression:
             continue
-        mean = _mean(results, tasks, CORRUPTED)
-        if mean:
-            size = results.facts(tasks[0])["bytes"] / 1000
-            axes.plot(size, float(mean), "o", color="#1570ef")
-            axes.annotate(
-                network.compression, (size, float(mean)), xytext=(4, 3), textcoords="offset points", fontsize=8
-            )
+        told = _mean(results, tasks, CORRUPTED)
+        if told:
+            points.append((float(told), results.facts(tasks[0])["bytes"] / 1000, network.compression))
+    # Names of neighbours would cover each other: from the lowest up, they stand to the left and to the right in turn.
+    for place, (mean, size, name) in enumerate(sorted(points)):
+        side, away = ("right", -6) if place % 2 else ("left", 6)
+        axes.plot(size, mean, "o", color="#1570ef")
+        axes.annotate(
+            name, (size, mean), xytext=(away, 0), textcoords="offset points", fontsize=8, ha=side, va="center"
+        )
     axes.set_xscale("log")
+    axes.margins(x=0.2)
+    axes.set_xticks([size for size in SIZES if points and size >= min(point[1] for point in points) / 1.2])
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
     axes.set_xlabel("kB, deflated")
     axes.set_ylabel("accuracy over fifteen corruptions, %")
     axes.set_title("ResNet-20 on CIFAR-10", fontsize=10)
