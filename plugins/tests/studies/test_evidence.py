@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from claims import CLAIMS, CLEAN, CORRUPTED, Claim, difference, excess
+from claims import CLAIMS, CLEAN, CORRUPTED, JPEG, TINY, Claim, difference, excess
 from evidence import Contrast, Network, together, weigh
 from measuring import Results, Task
 from report import write_report
@@ -161,7 +161,7 @@ def test_every_contrast_compares_equally_many_accuracies() -> None:
 def test_results_are_read_back_and_the_report_of_them_is_the_same_again(tmp_path: Path) -> None:
     kept = results(tmp_path)
     claim: Claim = CLAIMS[4]
-    shares = {"clean": 0.9, **dict.fromkeys(CORRUPTED, 0.7)}
+    shares = {"clean": 0.9, **dict.fromkeys((*CORRUPTED, *JPEG, *TINY), 0.7)}
     for contrast in claim.contrasts:
         for seed in range(2):
             for term in contrast.terms:
