@@ -104,6 +104,14 @@ def test_a_floor_that_nobody_reaches_is_said(tiny, judged) -> None:
     assert not (tiny.folder / "robustgate-repaired.toml").exists()
 
 
+@pytest.mark.parametrize(("limit", "status"), [("60 s", 0), ("0.001 us", 1)])
+def test_a_repaired_network_is_timed_where_a_rule_is_on_latency(tiny, judged, limit: str, status: int) -> None:
+    rule = f'name = "fast"\nrule = "latency"\nwhere = {{ compression = "fp75" }}\nmax = "{limit}"\n'
+    done = repair(judged(tiny.write_red(f"\n[[policies.edge.rules]]\n{rule}")), "--recipe", MENDS)
+    assert done.exit_code == status, done.output
+    assert ('red: tiny-fp75-day: rule "fast" of policy edge: max 1e-06 ms' in done.output) == (status == 1)
+
+
 def test_a_control_that_turns_red_is_no_repair(tiny, judged) -> None:
     done = repair(judged(tiny.write_red()), "--recipe", RUINS_THE_CONTROL)
     assert done.exit_code == 1
