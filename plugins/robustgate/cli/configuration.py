@@ -27,17 +27,18 @@ PolicyOption = Annotated[
 ]
 
 
-def configured(config: Path | None, otherwise: str = "") -> Configuration:
+def configured(config: Path | None, otherwise: str = "", *, has_weights: bool = True) -> Configuration:
     """Return the configuration that is named, or that of the current folder; `otherwise` tells how to do without.
 
-    While the command runs, what lies beside it can be imported, as in a run. Raises RobustgateError.
+    Unless it `has_weights`, the weight files that it names need not be there yet. While the command runs, what lies
+    beside it can be imported, as in a run. Raises RobustgateError.
     """
     source = config or find(Path.cwd())
     if source is None:
         problem = "no robustgate.toml here, and no [tool.robustgate] in pyproject.toml; name one: --config"
         raise RobustgateError(f"{problem}{otherwise}")
     expose(source)
-    return load(source)
+    return load(source, has_weights=has_weights)
 
 
 def planned(config: Path | None, policy: str | None) -> Plan:

@@ -30,7 +30,7 @@ def train(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A key of the recipe, as in TOML.")
     ] = None,
     config: ConfigOption = None,
-    scratch: Annotated[bool, typer.Option("--scratch", help="Begin with fresh weights.")] = False,
+    scratch: Annotated[bool, typer.Option("--scratch", help="Begin with fresh weights; none need be there.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite FILE.")] = False,
 ) -> None:
     """Train a model from its weights. What was broken off goes on.
@@ -40,7 +40,7 @@ def train(
     Example: robustgate train vgg amazon --set epochs=3 --out vgg.safetensors
     """
     try:
-        configuration = configured(config)
+        configuration = configured(config, has_weights=not scratch)
         if model not in configuration.models:
             known = configuration.models
             raise RobustgateError(f"no model {model!r}{nearest(model, known)}; known: {listing(known)}")

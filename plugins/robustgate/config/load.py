@@ -25,19 +25,22 @@ DEFAULT_PATHS = {field.name: str(field.default) for field in fields(Gate) if isi
 NAME = re.compile(r"[A-Za-z0-9_.]+")
 
 
-def load(path: Path) -> Configuration:
-    """Read and check a configuration file. Raises ConfigurationError with every mistake in it."""
-    return parse(_read(path), path)
+def load(path: Path, *, has_weights: bool = True) -> Configuration:
+    """Read and check a configuration file. Raises ConfigurationError with every mistake in it.
+
+    Unless it `has_weights`, the weight files that it names need not be there yet.
+    """
+    return parse(_read(path), path, has_weights=has_weights)
 
 
-def parse(content: bytes, path: Path) -> Configuration:
+def parse(content: bytes, path: Path, *, has_weights: bool = True) -> Configuration:
     """Check what a configuration file at `path` holds, or would hold; raises as `load` does."""
     document = _tables(content, path)
     if path.name == "pyproject.toml":
         document = document.get("tool", {}).get("robustgate", {})
         if not document:
             raise ConfigurationError([f"{path}: has no table [tool.robustgate]"])
-    loader = _Loader(document, path.absolute())
+    loader = _Loader(document, path.absolute(), has_weights=has_weights)
     configuration = loader.configuration(hashlib.sha256(content).hexdigest())
     if loader.problems or configuration is None:
         raise ConfigurationError(loader.problems, source=str(path))
@@ -86,10 +89,11 @@ def expose(source: Path) -> None:
 class _Loader(ChainReader, PolicyReader):
     """Reads one document, table by table, then checks the names that one table uses of another."""
 
-    def __init__(self, document: Mapping[str, Any], source: Path) -> None:
+    def __init__(self, document: Mapping[str, Any], source: Path, *, has_weights: bool) -> None:
         super().__init__(source.parent)
         self.document = document
         self.source = source
+        self.has_weights = has_weights
 
     def configuration(self, sha256: str) -> Configuration | None:
         for key in self.document.keys() - set(TABLES):
@@ -157,7 +161,7 @@ class _Loader(ChainReader, PolicyReader):
         for domain, file in model.weights.items():
             self.known(domain, domains, f"{place}.{domain}", "domain")
             self.check_clean(domain, domains, f"{place}.{domain}")
-            if not file.is_file():
+            if self.has_weights and not file.is_file():
                 self.complain(f"{place}.{domain}", f"no such file: {file}")
 
     def check_domains(self, compressions: Mapping[str, tuple[Step, ...]], domains: Mapping[str, object]) -> None:

@@ -82,6 +82,17 @@ def test_fresh_weights_are_those_of_the_seed_and_not_the_files(tiny) -> None:
     assert not torch.equal(one["conv.weight"], three["conv.weight"])
 
 
+def test_the_first_weights_are_made_from_none_by_their_configuration(tiny) -> None:
+    path = tiny.write_red()
+    (tiny.folder / "tiny.safetensors").unlink()
+    refused = train(*FEW, "--out", "tiny.safetensors")
+    assert refused.exit_code == 4
+    assert "models.tiny.weights.day: no such file" in refused.stderr
+    done = train(*FEW, "--scratch", "--out", "tiny.safetensors")
+    assert done.exit_code == 0, done.output
+    assert load(path).models["tiny"].weights["day"] == tiny.folder / "tiny.safetensors"
+
+
 def test_fresh_weights_are_for_any_domain(tiny) -> None:
     tiny.write_red('\n[domains.dawn]\nkind = "npz"\nfiles = { train = "train.npz", test = "test.npz" }\n')
     words = ["train", "tiny", "dawn", *FEW, "--out", "dawn.safetensors"]
