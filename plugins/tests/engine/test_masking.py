@@ -108,7 +108,7 @@ def student() -> nn.Module:
         soft = functional.log_softmax(logits / 100, dim=1)
         return functional.kl_div(soft, taught, reduction="batchmean", log_target=True)
 
-    recipe = Supervised(epochs=3, lr=0.1, batch_size=16, shift=0)
+    recipe = Supervised(epochs=6, lr=0.1, batch_size=16, shift=0)
     return train(module, recipe, digits(split="train"), objective=objective)
 
 
