@@ -233,7 +233,7 @@ class Run:
             index = torch.arange(count)[:, None, None]
             # Advanced indexing puts the channels last: (N, H, W, 3).
             images = padded.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-        # Channels last in memory too, and so all that convolutions make of them: they take a third less time on a CPU.
+        # Channels last in memory too, and so what convolutions make of them: a CPU takes a fifth to a third less time.
         return images.contiguous(memory_format=torch.channels_last)
 
 
