@@ -174,7 +174,7 @@ CLAIMS = (
         "Int8 is the most robust of the three",
         "Shen et al. 2024, compressed networks for edge devices",
         "the file itself is asked; attacked through its twin, by transfer and without gradients, the worst counts",
-        "nothing here: the others are smaller networks, and int8 is the same network with rounded numbers",
+        "others of its accuracy: here they are smaller networks, and int8 is the original with rounded numbers",
         all_of=(
             difference("int8 less pruned, corruptions", INT8, HALF),
             difference("int8 less distilled, corruptions", INT8, DISTILLED),

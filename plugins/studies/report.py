@@ -10,6 +10,7 @@ import numpy as np
 from claims import ADAPTED, ADAPTED_FROM, ATTACKED, CLAIMS, CLEAN, CORRUPTED, SHARPENED, Claim
 from evidence import CONFIDENCE, Evidence, Network, Verdict, together, weigh
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 from measuring import Results, Task
 
 from robustgate.core.files import write_whole
@@ -207,7 +208,7 @@ def _mean(results: Results, tasks: Sequence[Task], shifts: Sequence[str]) -> str
 
 
 def _machine(results: Results) -> str:
-    told = ", ".join(f"{key} {value}" for key, value in results.machine.items())
+    told = ", ".join(f"{key} {value}" for key, value in sorted(results.machine.items()))
     hours = sum(found["seconds"] for found in results.tasks.values()) / 3600
     return f"{len(results.tasks)} networks measured in {hours:.1f} hours of one process ({told}).\n"
 
@@ -228,7 +229,9 @@ def _contrasts(judged: Sequence[tuple[Claim, Verdict | None, list[Evidence], lis
     axes.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel(
-        "points; a triangle points to where the claim says it lies, ticks are seeds, dotted lines limits other than 0"
+        "points; a triangle points to where the claim says it lies, ticks are seeds, dotted lines limits other than 0\n"
+        "green: supported, red: contradicted, grey: undecided",
+        fontsize=8,
     )
     _save(figure, file)
 
@@ -244,22 +247,49 @@ def _tradeoff(results: Results, seeds: Sequence[int], file: Path) -> None:
         told = _mean(results, tasks, CORRUPTED)
         if told:
             points.append((float(told), results.facts(tasks[0])["bytes"] / 1000, network.compression))
-    # Names of neighbours would cover each other: from the lowest up, they stand to the left and to the right in turn.
-    for place, (mean, size, name) in enumerate(sorted(points)):
-        side, away = ("right", -6) if place % 2 else ("left", 6)
-        axes.plot(size, mean, "o", color="#1570ef")
-        axes.annotate(
-            name, (size, mean), xytext=(away, 0), textcoords="offset points", fontsize=8, ha=side, va="center"
-        )
+    axes.plot([size for _, size, _ in points], [mean for mean, _, _ in points], "o", color="#1570ef")
     axes.set_xscale("log")
-    axes.margins(x=0.2)
+    axes.margins(x=0.25)
     axes.set_xticks([size for size in SIZES if points and size >= min(point[1] for point in points) / 1.2])
     axes.xaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
     axes.set_xlabel("kB, deflated")
     axes.set_ylabel("accuracy over fifteen corruptions, %")
     axes.set_title("ResNet-20 on CIFAR-10", fontsize=10)
+    # Where a dot lies on the page, in points, is known once the axes are laid out.
+    figure.draw_without_rendering()
+    dots = [axes.transData.transform((size, mean)) * 72 / figure.dpi for mean, size, _ in points]
+    for (mean, size, name), (sideways, upwards) in zip(
+        points, sides(dots, [name for _, _, name in points]), strict=True
+    ):
+        axes.annotate(
+            name,
+            (size, mean),
+            xytext=(6 * sideways, 6 * upwards),
+            textcoords="offset points",
+            fontsize=8,
+            ha={1: "left", 0: "center", -1: "right"}[sideways],
+            va={1: "bottom", 0: "center", -1: "top"}[upwards],
+        )
     _save(figure, file)
+
+
+def sides(dots: Sequence[tuple[float, float]], names: Sequence[str]) -> list[tuple[int, int]]:
+    """Return on which side of its dot each name stands: the first of four where it covers no dot and no name."""
+    taken = [Bbox.from_bounds(x - 3, y - 3, 6, 6) for x, y in dots]
+    sides: list[tuple[int, int]] = []
+    for (x, y), name in zip(dots, names, strict=True):
+        wide, high = 4.5 * len(name), 9
+        boxes = {
+            (right, up): Bbox.from_bounds(
+                x + 6 * right + wide * (right - 1) / 2, y + 6 * up + high * (up - 1) / 2, wide, high
+            )
+            for right, up in ((1, 0), (-1, 0), (0, 1), (0, -1))
+        }
+        side = next((one for one, box in boxes.items() if not box.count_overlaps(taken)), (1, 0))
+        taken.append(boxes[side])
+        sides.append(side)
+    return sides
 
 
 def _save(figure: Figure, file: Path) -> None:

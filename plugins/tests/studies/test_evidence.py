@@ -10,7 +10,7 @@ import pytest
 from claims import CLAIMS, CLEAN, CORRUPTED, JPEG, TINY, Claim, difference, excess
 from evidence import Contrast, Network, together, weigh
 from measuring import Results, Task
-from report import write_report
+from report import sides, write_report
 from scipy import stats
 
 from robustgate.engine.packed import pack
@@ -203,3 +203,9 @@ def test_what_decides_a_claim_is_planned_for_several_seeds(monkeypatch: pytest.M
         for contrast in (*claim.all_of, *claim.any_of):
             seeds = [seed for seed in range(3) if tasks.issuperset(contrast.tasks(seed))]
             assert len(seeds) >= (3 if claim.number == 5 else 2), (claim.number, contrast.name)
+
+
+def test_names_of_neighbouring_dots_cover_neither_a_dot_nor_each_other() -> None:
+    crowd, alone = [(0.0, 0.0), (20.0, 0.0), (40.0, 0.0)], (500.0, 0.0)
+    # To the right of the first is the second; left of the second is the first; the third has room.
+    assert sides([*crowd, alone], ["half_phases"] * 4) == [(-1, 0), (0, 1), (1, 0), (1, 0)]
