@@ -10,10 +10,10 @@ import numpy as np
 from claims import ADAPTED, ADAPTED_FROM, ATTACKED, CLAIMS, CLEAN, CORRUPTED, SHARPENED, Claim
 from evidence import CONFIDENCE, Evidence, Network, Verdict, together, weigh
 from matplotlib.figure import Figure
-from matplotlib.transforms import Bbox
 from measuring import Results, Task
 
 from robustgate.core.files import write_whole
+from robustgate.reports.marks import FONT, Mark, place_labels
 
 SIZES = (50, 100, 150, 200, 300, 500, 1000)
 COLOURS = {"supported": "#1a7f37", "contradicted": "#b42318", "undecided": "#667085"}
@@ -237,7 +237,7 @@ def _contrasts(judged: Sequence[tuple[Claim, Verdict | None, list[Evidence], lis
 
 
 def _tradeoff(results: Results, seeds: Sequence[int], file: Path) -> None:
-    figure = Figure(figsize=(9, 5), layout="constrained")
+    figure = Figure(figsize=(9, 5), dpi=72, layout="constrained")  # a pixel is a point, as in an SVG
     axes = figure.add_subplot()
     points = []
     for network in _all(results):
@@ -256,40 +256,28 @@ def _tradeoff(results: Results, seeds: Sequence[int], file: Path) -> None:
     axes.set_xlabel("kB, deflated")
     axes.set_ylabel("accuracy over fifteen corruptions, %")
     axes.set_title("ResNet-20 on CIFAR-10", fontsize=10)
-    # Where a dot lies on the page, in points, is known once the axes are laid out.
+    # Where things lie is known once the axes are laid out. Marks count from the upper edge, matplotlib from the lower.
     figure.draw_without_rendering()
-    dots = [axes.transData.transform((size, mean)) * 72 / figure.dpi for mean, size, _ in points]
-    for (mean, size, name), (sideways, upwards) in zip(
-        points, sides(dots, [name for _, _, name in points]), strict=True
-    ):
+    tall, (left, low, right, high) = figure.bbox.height, axes.bbox.extents
+    marks = []
+    for mean, size, name in points:
+        x, y = axes.transData.transform((size, mean))
+        marks.append(Mark(x=x, y=tall - y, shape="circle", kind="", title=name))
+    wishes = [(place, [mark.title]) for place, mark in enumerate(marks)]
+    for label in place_labels(marks, wishes, (left, tall - high, right, tall - low)):
+        x, y = label.leader or (label.x, label.y)
         axes.annotate(
-            name,
-            (size, mean),
-            xytext=(6 * sideways, 6 * upwards),
-            textcoords="offset points",
-            fontsize=8,
-            ha={1: "left", 0: "center", -1: "right"}[sideways],
-            va={1: "bottom", 0: "center", -1: "top"}[upwards],
+            label.text,
+            (x, tall - y),
+            xycoords="figure points",
+            xytext=(label.x, tall - label.y),
+            textcoords="figure points",
+            arrowprops={"arrowstyle": "-", "color": "#98a2b3"} if label.leader else None,
+            fontsize=FONT,
+            ha={"start": "left", "middle": "center", "end": "right"}[label.anchor],
+            va="center",
         )
     _save(figure, file)
-
-
-def sides(dots: Sequence[tuple[float, float]], names: Sequence[str]) -> list[tuple[int, int]]:
-    """Return on which side of its dot each name stands: the first of four where it covers no dot and no name."""
-    taken = [Bbox.from_bounds(x - 3, y - 3, 6, 6) for x, y in dots]
-    sides: list[tuple[int, int]] = []
-    for (x, y), name in zip(dots, names, strict=True):
-        wide, high = 4.5 * len(name), 9
-        boxes = {
-            (right, up): Bbox.from_bounds(
-                x + 6 * right + wide * (right - 1) / 2, y + 6 * up + high * (up - 1) / 2, wide, high
-            )
-            for right, up in ((1, 0), (-1, 0), (0, 1), (0, -1))
-        }
-        side = next((one for one, box in boxes.items() if not box.count_overlaps(taken)), (1, 0))
-        taken.append(boxes[side])
-        sides.append(side)
-    return sides
 
 
 def _save(figure: Figure, file: Path) -> None:

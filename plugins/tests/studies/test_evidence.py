@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import combinations
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from claims import CLAIMS, CLEAN, CORRUPTED, JPEG, TINY, Claim, difference, excess
 from evidence import Contrast, Network, together, weigh
 from measuring import Results, Task
-from report import sides, write_report
+from report import write_report
 from scipy import stats
 
 from robustgate.engine.packed import pack
+from robustgate.reports.marks import FONT, Label
 
 ONE, OTHER = (Network("toy", "net", "day", name) for name in ("one", "other"))
 N = 800
@@ -205,7 +208,30 @@ def test_what_decides_a_claim_is_planned_for_several_seeds(monkeypatch: pytest.M
             assert len(seeds) >= (3 if claim.number == 5 else 2), (claim.number, contrast.name)
 
 
-def test_names_of_neighbouring_dots_cover_neither_a_dot_nor_each_other() -> None:
-    crowd, alone = [(0.0, 0.0), (20.0, 0.0), (40.0, 0.0)], (500.0, 0.0)
-    # To the right of the first is the second; left of the second is the first; the third has room.
-    assert sides([*crowd, alone], ["half_phases"] * 4) == [(-1, 0), (0, 1), (1, 0), (1, 0)]
+def test_each_network_of_the_drawn_tradeoff_is_named_and_no_name_covers_a_dot_or_another(tmp_path: Path) -> None:
+    kept, model = results(tmp_path), Network("cifar10", "resnet20", "cifar10", "none")
+    # Neighbours, as the study has them: the four on the left and the three on the right would lie over one another.
+    drawn = {
+        "sparse_clustered_int8": (132, 0.685), "clustered_int8": (159, 0.694), "sparse_int8": (169, 0.695),
+        "clustered": (199, 0.69), "half_adasap": (506, 0.564), "half_phases": (504, 0.558), "half_uniform": (502, 0.556),
+    }  # fmt: skip
+    for name, (size, share) in drawn.items():
+        network = dataclasses.replace(model, compression=name)
+        put(kept, network, 0, dict.fromkeys((*CLEAN, *CORRUPTED), share))
+        kept.facts(network.task(0, "whole"))["bytes"] = 1000 * size
+    write_report(kept, [0], tmp_path)
+    elements = list(ElementTree.parse(tmp_path / "study-tradeoff.svg").iter())  # noqa: S314 -- what was drawn here
+    marks = [one for one in elements if one.tag.endswith("use") and "#1570ef" in one.attrib["style"]]
+    dots = [(float(one.attrib["x"]), float(one.attrib["y"])) for one in marks]
+    boxes = {}
+    for one in elements:
+        if one.text in drawn and one.tag.endswith("text"):
+            anchor = one.attrib["style"].rpartition("text-anchor: ")[2]
+            # A text's line is given, not its middle.
+            middle = float(one.attrib["y"]) - 0.35 * FONT
+            boxes[one.text] = Label(x=float(one.attrib["x"]), y=middle, anchor=anchor, text=one.text).box
+    assert len(dots) == len(boxes) == len(drawn)
+    for left, top, right, bottom in boxes.values():
+        assert not any(left < x < right and top < y < bottom for x, y in dots)
+    for one, other in combinations(boxes.values(), 2):
+        assert one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
